@@ -1,0 +1,55 @@
+"""Reading and writing files so that nothing from outside is trusted and nothing half-written stays."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hwnas.spaces.errors import InvalidFileError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file; raises `InvalidFileError` saying where it is malformed."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidFileError(f"there is no file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidFileError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InvalidFileError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise InvalidFileError(f"{path} must hold keys and values, such as 'name: mbconv', not {type(data).__name__}")
+    return data
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends, and vanishes when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole text file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_yaml(path: Path, data: dict[str, Any]) -> None:
+    """Writes a mapping as YAML, keys in their order, or nothing."""
+    write_text(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))

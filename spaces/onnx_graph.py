@@ -1,0 +1,212 @@
+"""A network as a standard ONNX graph: batch normalisation folded, low-bit layers in QDQ form.
+
+Every node is called ``<operator>/<step>``, so that what a runtime does with the graph can be traced back to operators.
+
+- Weights are stored in the narrowest ONNX integer type that holds them (INT4, INT8), cast to INT8 where narrower.
+- A tensor of b bits is written by one QuantizeLinear of type UINT8. With b < 8 a Clip of the integers to 0 … 2^b − 1
+  follows, so that exactly the torch module's levels remain and the layer before still fuses to an integer kernel.
+- An integer layer has an INT32 bias of scale (input scale × weight scale), as integer kernels require.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from hwnas.spaces.network import ConvUnit, LinearUnit, Network, Unit
+from hwnas.spaces.operator import NETWORK_INPUT, Operator, stored_bits
+from hwnas.spaces.quantizers import weight_scale
+
+OPSET = 21
+IR_VERSION = 10
+OUTPUT = "logits"
+
+Bytes8 = Literal["int8", "uint8"]
+"""How 8-bit weights are stored; some CPUs add products of uint8 and int8 with saturation, and then need uint8."""
+
+
+def to_onnx(
+    network: Network, *, weights_8bit: Bytes8 = "int8", metadata: dict[str, str] | None = None
+) -> onnx.ModelProto:
+    """The network in evaluation mode as an ONNX model of input ``input`` (batch, c, h, w) and output ``logits``.
+
+    Args:
+        network: Trained, its quantisers' ranges set.
+        weights_8bit: Type of weights of exactly 8 bits in integer layers. As ``uint8`` they are shifted by their zero
+            point 128, which changes no value.
+        metadata: Text stored in the file.
+    """
+    graph = _Graph(weights_8bit)
+    for operator in network.workload.operators:
+        graph.add(operator, network.unit(operator))
+    last = network.workload.operators[-1]
+    graph.nodes.append(helper.make_node("Identity", [graph.values[last.name].tensor], [OUTPUT], f"{last.name}/output"))
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "hwnas",
+            [helper.make_tensor_value_info(NETWORK_INPUT, TensorProto.FLOAT, ["batch", *network.input_shape])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", last.out_channels])],
+            graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="hwnas",
+    )
+    helper.set_model_props(model, metadata or {})
+    return model
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the file's constants: weights, biases, their scales and zero points; constants of activations excluded."""
+    return sum(
+        -(-int(np.prod(t.dims)) * _BITS[t.data_type] // 8)
+        for t in model.graph.initializer
+        if not t.name.rpartition("/")[2].startswith("act_")
+    )
+
+
+_BITS = {
+    TensorProto.FLOAT: 32, TensorProto.INT32: 32, TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.INT4: 4,
+}  # fmt: skip
+_SIGNED = {4: TensorProto.INT4, 8: TensorProto.INT8}
+
+
+@dataclass(slots=True)
+class _Value:
+    """A tensor of the graph: its name, and scale and zero-point names when it holds integers."""
+
+    tensor: str
+    scale: str = ""
+    zero: str = ""
+    scale_value: float = 1.0
+
+
+@dataclass(slots=True)
+class _Graph:
+    weights_8bit: Bytes8
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+    values: dict[str, _Value] = field(default_factory=lambda: {NETWORK_INPUT: _Value(NETWORK_INPUT)})
+
+    def add(self, operator: Operator, unit: Unit) -> None:
+        name = operator.name
+        inputs = [self.read(name, self.values[source], i) for i, source in enumerate(operator.inputs)]
+        match operator.kind:
+            case "conv":
+                assert isinstance(unit, ConvUnit)
+                o = operator
+                parameters = self.parameters(operator, *_folded(unit))
+                y = self.node(name, "Conv", [*inputs, *parameters], kernel_shape=[o.kernel] * 2, strides=[o.stride] * 2,
+                              pads=[o.kernel // 2] * 4, group=o.groups)  # fmt: skip
+            case "linear":
+                assert isinstance(unit, LinearUnit)
+                weight, bias = unit.linear.weight, unit.linear.bias
+                parameters = self.parameters(operator, weight, torch.ones(len(weight)), bias)
+                y = self.node(name, "Gemm", [*inputs, *parameters], transB=1)
+            case "pool":
+                y = self.node(name, "GlobalAveragePool", inputs)
+            case "add":
+                y = self.node(name, "Add", inputs)
+            case "scale":
+                y = self.node(name, "Mul", inputs)
+            case "quantize":
+                y = inputs[0]
+        if operator.activation != "none":
+            y = self.node(name, {"relu": "Relu", "sigmoid": "Sigmoid"}[operator.activation], [y])
+        self.values[name] = self.write(name, y, unit)
+
+    def read(self, name: str, value: _Value, position: int) -> str:
+        """The float tensor that an operator reads: integers pass through a DequantizeLinear of its own."""
+        linear = name == "classifier"
+        tensor = value.tensor
+        if linear:
+            tensor = self.node(name, "Flatten", [tensor], axis=1)
+        if not value.scale:
+            return tensor
+        return self.node(name, "DequantizeLinear", [tensor, value.scale, value.zero], step=f"dequantize{position}")
+
+    def write(self, name: str, tensor: str, unit: Unit) -> _Value:
+        quantizer = unit.quantizer
+        if quantizer is None:
+            return _Value(tensor)
+        scale, zero = quantizer.scale_and_zero_point()
+        scale_name = self.constant(name, "act_scale", scale.numpy(force=True))
+        zero_name = self.constant(name, "act_zero", zero.numpy(force=True).astype(np.uint8))
+        y = self.node(name, "QuantizeLinear", [tensor, scale_name, zero_name], step="quantize")
+        if quantizer.bits < 8:
+            bounds = [self.constant(name, f"act_{n}", np.uint8(v)) for n, v in (("low", 0), ("high", quantizer.levels))]
+            y = self.node(name, "Clip", [y, *bounds])
+        return _Value(y, scale_name, zero_name, float(scale))
+
+    def parameters(
+        self, operator: Operator, weight: torch.Tensor, factor: torch.Tensor, bias: torch.Tensor | None
+    ) -> list[str]:
+        """Names of the weight and bias tensors. The folded weight is ``weight`` times ``factor`` per output channel."""
+        name, bits = operator.name, operator.weight_bits
+        biases = [] if bias is None else [bias.detach().numpy(force=True).astype(np.float32)]
+        shape = (-1,) + (1,) * (weight.ndim - 1)
+        if bits > 8:
+            folded = (weight * factor.reshape(shape)).detach().numpy(force=True)
+            return [self.constant(name, "weight", folded), *(self.constant(name, "bias", b) for b in biases)]
+        base = weight_scale(weight, bits)
+        integers = torch.round(weight / base.reshape(shape)) * factor.sign().reshape(shape)
+        scale = (base * factor.abs()).detach().numpy(force=True)
+        result = [self.quantized_weight(operator, integers.detach().numpy(force=True).astype(np.int32), scale)]
+        source = self.values[operator.inputs[0]]
+        for b in biases:
+            if operator.integer:
+                bias_scale = (scale * np.float32(source.scale_value)).astype(np.float32)
+                rounded = np.clip(np.rint(b / bias_scale), -(2**31) + 1, 2**31 - 1).astype(np.int32)
+                tensors = [self.constant(name, "bias", rounded), self.constant(name, "bias_scale", bias_scale)]
+                result.append(self.node(name, "DequantizeLinear", tensors, step="dequantize_bias", axis=0))
+            else:
+                result.append(self.constant(name, "bias", b))
+        return result
+
+    def quantized_weight(self, operator: Operator, integers: NDArray[np.int32], scale: NDArray[np.float32]) -> str:
+        name, stored = operator.name, stored_bits(operator.weight_bits)
+        scale_name = self.constant(name, "weight_scale", scale)
+        shifted = operator.weight_bits == 8 and not operator.depthwise and self.weights_8bit == "uint8"
+        if shifted:
+            weight = self.typed(name, "weight", TensorProto.UINT8, integers + 128)
+        else:
+            weight = self.typed(name, "weight", _SIGNED[stored], integers)
+        if stored < 8:
+            weight = self.node(name, "Cast", [weight], step="widen", to=TensorProto.INT8)
+        zero = self.constant(
+            name, "weight_zero", np.full(len(scale), 128 if shifted else 0, np.uint8 if shifted else np.int8)
+        )
+        return self.node(name, "DequantizeLinear", [weight, scale_name, zero], step="dequantize_weight", axis=0)
+
+    def node(self, name: str, kind: str, inputs: list[str], *, step: str = "", **attributes: Any) -> str:
+        label = f"{name}/{step or kind.lower()}"
+        self.nodes.append(helper.make_node(kind, inputs, [label], label, **attributes))
+        return label
+
+    def constant(self, name: str, step: str, array: NDArray[Any]) -> str:
+        label = f"{name}/{step}"
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), label))
+        return label
+
+    def typed(self, name: str, step: str, kind: int, array: NDArray[Any]) -> str:
+        label = f"{name}/{step}"
+        self.initializers.append(helper.make_tensor(label, kind, array.shape, array.astype(np.int32).ravel().tolist()))
+        return label
+
+
+def _folded(unit: ConvUnit) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Weight, factor per output channel, and bias: the convolution with its batch normalisation folded in."""
+    weight, norm = unit.conv.weight, unit.norm
+    if norm is None:
+        return weight, torch.ones(len(weight)), unit.conv.bias
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return weight, factor, norm.bias - norm.running_mean * factor

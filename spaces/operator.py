@@ -1,0 +1,123 @@
+"""A device-level operator: what runs, on which shapes, in which precision. Describes only; needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["conv", "linear", "pool", "add", "scale", "quantize"]
+Activation = Literal["none", "relu", "sigmoid"]
+Affine = Literal["none", "bias", "norm"]
+
+PREVIOUS = ""
+"""As an input: the output of the operator before."""
+ENTRY = "^"
+"""As an input, before a group's name: the tensor that entered the group, such as ``"^s1b2"`` for a residual."""
+NETWORK_INPUT = "input"
+"""The name of the tensor that the network is called with."""
+
+
+def stored_bits(bits: int) -> int:
+    """Bits that a weight of ``bits`` bits takes in a file: the narrowest ONNX integer type that holds it."""
+    return next(width for width in (4, 8, 32) if bits <= width)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operation as a device runs it. Two operators are equal when a device cannot tell them apart.
+
+    Attributes:
+        kind: ``conv`` (with its activation), ``linear``, ``pool`` (global average), ``add`` (residual), ``scale``
+            (a tensor times one gate per channel) or ``quantize`` (float tensor to integers).
+        in_channels, out_channels: Channels; for ``linear`` features.
+        in_size, out_size: Height and width; (1, 1) for vectors.
+        kernel, stride, groups: Of the convolution. Padding is ``kernel // 2``.
+        weight_bits: Bits of a weight, 32 for float32.
+        in_bits, out_bits: Bits of the values read and written, 32 for float32.
+        density: Share of weights that are not zero, for unstructured or N:M sparsity.
+        activation: Applied to the output before it is quantised.
+        affine: What follows the product: nothing, a bias, or a batch normalisation (a bias once folded).
+        name: Position in the network, such as ``"s1b2.expand"``; not part of equality.
+        inputs: Names of the operators read, in order; `PREVIOUS` and `ENTRY` are resolved by `Workload`.
+        held_bytes: Activation bytes that stay allocated for later operators while this one runs, beside its own.
+    """
+
+    kind: Kind
+    in_channels: int
+    out_channels: int
+    in_size: tuple[int, int] = (1, 1)
+    out_size: tuple[int, int] = (1, 1)
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    weight_bits: int = 32
+    in_bits: int = 32
+    out_bits: int = 32
+    density: float = 1.0
+    activation: Activation = "none"
+    affine: Affine = field(default="none", compare=False)
+    name: str = field(default="", compare=False)
+    inputs: tuple[str, ...] = field(default=(PREVIOUS,), compare=False)
+    held_bytes: int = field(default=0, compare=False)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether this is a convolution of one filter per channel."""
+        return self.kind == "conv" and self.groups == self.in_channels > 1
+
+    @property
+    def weights(self) -> int:
+        """Weights of the product, biases and normalisation excluded."""
+        if self.kind not in ("conv", "linear"):
+            return 0
+        return self.out_channels * (self.in_channels // self.groups) * self.kernel**2
+
+    @property
+    def macs(self) -> int:
+        """Multiply–accumulates of convolutions and linear layers for one image; element-wise work is not counted."""
+        return self.weights * self.out_size[0] * self.out_size[1]
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters: weights, biases, and scale and shift of a batch normalisation."""
+        return self.weights + {"none": 0, "bias": 1, "norm": 2}[self.affine] * self.out_channels
+
+    @property
+    def integer(self) -> bool:
+        """Whether weights, inputs and outputs are all integers of at most 8 bits, as integer kernels need.
+
+        A linear layer may write float32, as classifiers do.
+        """
+        low = self.in_bits <= 8 and (self.out_bits <= 8 or self.kind == "linear")
+        return low and (not self.weights or self.weight_bits <= 8)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the exported file spends on this operator's constants.
+
+        Weights in the narrowest ONNX type that holds them; when they are quantised, a 4-byte scale and a 1-byte zero
+        point per output channel; a 4-byte bias per output channel (batch normalisation is folded), with its 4-byte scale where it is an integer.
+        Scales of activations (5 bytes per tensor) are not counted.
+        """
+        if not self.weights:
+            return 0
+        size = -(-self.weights * stored_bits(self.weight_bits) // 8)
+        size += 5 * self.out_channels * (self.weight_bits < 32)
+        if self.affine != "none":
+            size += self.out_channels * (8 if self.integer else 4)
+        return size
+
+    @property
+    def in_bytes(self) -> int:
+        """Bytes of the (first) tensor read, for one image; values of fewer than 8 bits take a byte each."""
+        return self.in_channels * self.in_size[0] * self.in_size[1] * (1 if self.in_bits <= 8 else 4)
+
+    @property
+    def out_bytes(self) -> int:
+        """Bytes of the tensor written, for one image."""
+        return self.out_channels * self.out_size[0] * self.out_size[1] * (1 if self.out_bits <= 8 else 4)
+
+    @property
+    def live_bytes(self) -> int:
+        """Activation bytes allocated while this operator runs on one image: read, written, and held for later."""
+        return self.in_bytes + self.out_bytes + self.held_bytes

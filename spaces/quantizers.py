@@ -1,0 +1,82 @@
+"""Fake quantisation with a straight-through gradient: the arithmetic that an exported QDQ file performs.
+
+Linear quantisation as in HAQ (Wang et al., CVPR 2019, section 3.3), with two deviations: weights have one scale per
+output channel, and the range of activations is tracked (Jacob et al., CVPR 2018) rather than found by KL divergence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def weight_scale(weight: Tensor, bits: int) -> Tensor:
+    """Scale per output channel, shape (out,): the largest magnitude maps to the largest level 2^(bits−1) − 1."""
+    levels = 2 ** (bits - 1) - 1
+    return (weight.detach().flatten(1).abs().amax(dim=1) / levels).clamp_min(1e-8)
+
+
+def quantize_weight(weight: Tensor, bits: int) -> Tensor:
+    """Weights (out, …) rounded to symmetric levels per output channel; the gradient passes straight through."""
+    if bits >= 32:
+        return weight
+    levels = 2 ** (bits - 1) - 1
+    scale = weight_scale(weight, bits)
+    zero = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
+    rounded: Tensor = torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -levels, levels)
+    return rounded
+
+
+class ActivationQuantizer(nn.Module):
+    """Rounds a tensor to 2^bits evenly spaced values, of which real zero is one.
+
+    In training mode it tracks the range as a moving average of each batch's extremes. Values outside the range are
+    clipped and get no gradient; inside it the gradient passes straight through.
+
+    Args:
+        bits: At most 8.
+        momentum: Weight of a new batch in the moving average.
+    """
+
+    low: Tensor
+    high: Tensor
+    observed: Tensor
+
+    def __init__(self, bits: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.bits = bits
+        self.momentum = momentum
+        self.register_buffer("low", torch.zeros(()))
+        self.register_buffer("high", torch.ones(()))
+        self.register_buffer("observed", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def levels(self) -> int:
+        """The largest integer; the smallest is 0."""
+        return 2**self.bits - 1
+
+    def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
+        """Scale (float32) and zero point (int32), both of shape ()."""
+        scale = ((self.high - self.low) / self.levels).clamp_min(1e-8)
+        return scale, torch.round(-self.low / scale).clamp(0, self.levels).to(torch.int32)
+
+    def reset(self) -> None:
+        """Forgets the range, so that the next batch in training mode sets it."""
+        self.observed.fill_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as ``x``."""
+        if self.training:
+            self._observe(x)
+        scale, zero = self.scale_and_zero_point()
+        rounded: Tensor = torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, self.levels)
+        return rounded
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor) -> None:
+        low, high = torch.aminmax(x)
+        low, high = low.clamp_max(0.0), high.clamp_min(0.0)
+        momentum = torch.where(self.observed, self.momentum, 1.0)
+        self.low.lerp_(low, momentum)
+        self.high.lerp_(high, momentum)
+        self.observed.fill_(True)

@@ -1,0 +1,43 @@
+"""Low rank: a 1×1 convolution as two thinner ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hwnas.spaces.operator import PREVIOUS, Operator
+
+RANK_MULTIPLE = 4
+
+
+def rank_of(in_channels: int, out_channels: int, ratio: float) -> int:
+    """Channels between the two factors, or 0 for a layer left whole.
+
+    The ratio is relative to the rank at which the factors cost as much as the whole layer, I·O / (I + O) (the channel
+    split of ENC, Kim et al., CVPR 2019, with D = 1), so it is the share of MACs that remains, up to rounding to a
+    multiple of 4. A rank that would save nothing leaves the layer whole.
+    """
+    if ratio >= 1.0:
+        return 0
+    even = in_channels * out_channels / (in_channels + out_channels)
+    rank = max(RANK_MULTIPLE, round(ratio * even / RANK_MULTIPLE) * RANK_MULTIPLE)
+    return rank if rank < even else 0
+
+
+def factorise(operator: Operator, ratio: float) -> tuple[Operator, ...]:
+    """The operator, or its two factors: first to the rank's channels without activation, then to the output.
+
+    The tensor between the factors has the precision of the layer's input.
+    """
+    rank = rank_of(operator.in_channels, operator.out_channels, ratio)
+    if not rank:
+        return (operator,)
+    first = replace(
+        operator,
+        name=f"{operator.name}_in",
+        out_channels=rank,
+        out_bits=operator.in_bits,
+        activation="none",
+        affine="none",
+    )
+    second = replace(operator, in_channels=rank, inputs=(PREVIOUS,))
+    return (first, second)

@@ -1,0 +1,53 @@
+"""A slot: a position in the network, the few decisions it reads, and how their values lower to operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from hwnas.spaces.decision import Option
+from hwnas.spaces.operator import Operator
+
+Lower = Callable[..., tuple[Operator, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A condition on one decision: true when its value is among ``values``."""
+
+    decision: str
+    values: frozenset[Option]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A position in the network.
+
+    Attributes:
+        name: Unique in the space; the prefix of its operators' names.
+        reads: Names of the decisions whose values decide the operators, in the order of ``lower``'s arguments.
+        lower: Maps those values to the operators, in the order they run. Must be pure.
+        when: Conditions that must all hold for the slot to exist at all (such as a block within its stage's depth).
+            Conditions are kept out of ``reads`` so that they do not multiply the size of the slot's cost table.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    lower: Lower
+    when: tuple[When, ...] = field(default=())
+
+
+def bind(slot: Slot, fixed: Mapping[str, Option]) -> Slot | None:
+    """The slot with fixed decisions filled in, or None where they rule the slot out."""
+    if any(w.decision in fixed and fixed[w.decision] not in w.values for w in slot.when):
+        return None
+    when = tuple(w for w in slot.when if w.decision not in fixed)
+    free = tuple(name for name in slot.reads if name not in fixed)
+    if free == slot.reads:
+        return Slot(slot.name, slot.reads, slot.lower, when)
+
+    def lower(*values: Option) -> tuple[Operator, ...]:
+        remaining = iter(values)
+        return slot.lower(*(fixed[name] if name in fixed else next(remaining) for name in slot.reads))
+
+    return Slot(slot.name, free, lower, when)
