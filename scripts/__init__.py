@@ -1,0 +1,1 @@
+"""What a user types: the `hwnas` command and the benchmarks."""

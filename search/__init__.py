@@ -1,0 +1,7 @@
+"""Which candidate is next: objectives, controllers, evaluators, runs, export, report."""
+
+from hwnas.search.controller import Controller, make_controller
+from hwnas.search.objective import Objective
+from hwnas.search.run import run_search
+
+__all__ = ["Controller", "Objective", "make_controller", "run_search"]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from hwnas.spaces.errors import InvalidFileError
 
 

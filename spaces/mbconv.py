@@ -19,11 +19,10 @@ layers run in float32. The activation is ReLU throughout; MobileNetV2 has ReLU6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
-
 from hwnas.spaces.decision import Decision, Option
 from hwnas.spaces.operator import PREVIOUS, Operator
 from hwnas.spaces.rank import factorise, rank_of
@@ -142,9 +141,9 @@ def hidden_channels(channels: int, expansion: int, keep: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """The fixed facts of one block, and how its four slots lower."""
+    """The fixed facts of one block, and how its four slots lower. Equal blocks differ at most in name."""
 
-    name: str
+    name: str = field(compare=False)
     in_side: tuple[int, int]
     stride: int
 
@@ -213,12 +212,12 @@ class _Block:
         )  # fmt: skip
         layers = factorise(layer, rank)
         if residual:
-            layers += (
-                Operator(
-                    "add", cout, cout, self.out_side, self.out_side, in_bits=max(a_in, a_out), out_bits=a_out,
-                    name=f"{self.name}.add", inputs=(PREVIOUS, f"^{self.name}"), held_bytes=residual,
-                ),
+            # Both inputs must be integers for an integer addition; what the wider one adds to the bytes read is not held.
+            add = Operator(
+                "add", cout, cout, self.out_side, self.out_side, in_bits=max(a_in, a_out), out_bits=a_out,
+                name=f"{self.name}.add", inputs=(PREVIOUS, f"^{self.name}"),
             )  # fmt: skip
+            layers += (replace(add, held_bytes=residual + layer.out_bytes - add.in_bytes),)
         return layers
 
 
@@ -275,7 +274,7 @@ class _Builder:
             ("se", (*shape, act_in, width, se, act_hidden), block.squeeze),
             ("project", (*shape, act_in, width, act_hidden, *project_layer, act_out), block.project),
         )
-        self.slots += [Slot(f"{name}.{part}", reads, lower, within) for part, reads, lower in slots]
+        self.slots += [Slot(f"{name}.{part}", reads, lower, within, (part, block)) for part, reads, lower in slots]
 
 
 def mbconv(

@@ -16,12 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-
 from hwnas.spaces.network import ConvUnit, LinearUnit, Network, Unit
 from hwnas.spaces.operator import NETWORK_INPUT, Operator, stored_bits
 from hwnas.spaces.quantizers import weight_scale
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 21
 IR_VERSION = 10
@@ -63,6 +62,34 @@ def to_onnx(
     return model
 
 
+@torch.no_grad()
+def snap_biases(network: Network) -> None:
+    """Rounds the biases of integer layers, in place, to the steps that their INT32 form in the file has.
+
+    A step is input scale × weight scale, far below a step of the output; without this a few outputs per thousand would
+    round the other way in the file than in the module.
+    """
+    scales: dict[str, float] = {}
+    for operator in network.workload.operators:
+        unit = network.unit(operator)
+        if unit.quantizer is not None:
+            scales[operator.name] = float(unit.quantizer.scale_and_zero_point()[0])
+        if not operator.weights or not operator.integer or operator.affine == "none":
+            continue
+        step = torch.as_tensor(scales[operator.inputs[0]])
+        if isinstance(unit, ConvUnit):
+            weight, factor, bias = _folded(unit)
+            assert bias is not None
+            step = step * weight_scale(weight, operator.weight_bits) * factor.abs()
+            target = unit.conv.bias if unit.norm is None else unit.norm.bias
+        else:
+            assert isinstance(unit, LinearUnit)
+            bias = target = unit.linear.bias
+            step = step * weight_scale(unit.linear.weight, operator.weight_bits)
+        assert target is not None
+        target += torch.where(step > 0, torch.round(bias / step) * step - bias, 0.0)
+
+
 def weight_bytes(model: onnx.ModelProto) -> int:
     """Bytes of the file's constants: weights, biases, their scales and zero points; constants of activations excluded."""
     return sum(
@@ -97,7 +124,7 @@ class _Graph:
 
     def add(self, operator: Operator, unit: Unit) -> None:
         name = operator.name
-        inputs = [self.read(name, self.values[source], i) for i, source in enumerate(operator.inputs)]
+        inputs = [self.read(operator, self.values[source], i) for i, source in enumerate(operator.inputs)]
         match operator.kind:
             case "conv":
                 assert isinstance(unit, ConvUnit)
@@ -122,15 +149,18 @@ class _Graph:
             y = self.node(name, {"relu": "Relu", "sigmoid": "Sigmoid"}[operator.activation], [y])
         self.values[name] = self.write(name, y, unit)
 
-    def read(self, name: str, value: _Value, position: int) -> str:
+    def read(self, operator: Operator, value: _Value, position: int) -> str:
         """The float tensor that an operator reads: integers pass through a DequantizeLinear of its own."""
-        linear = name == "classifier"
-        tensor = value.tensor
-        if linear:
+        name, tensor = operator.name, value.tensor
+        if operator.kind == "linear":
             tensor = self.node(name, "Flatten", [tensor], axis=1)
         if not value.scale:
             return tensor
-        return self.node(name, "DequantizeLinear", [tensor, value.scale, value.zero], step=f"dequantize{position}")
+        tensor = self.node(name, "DequantizeLinear", [tensor, value.scale, value.zero], step=f"dequantize{position}")
+        if operator.weight_bits > 8 and operator.weights:
+            # ONNX Runtime rounds float weights that meet a DequantizeLinear to 8 bits; a Clip without bounds keeps them.
+            tensor = self.node(name, "Clip", [tensor], step="keep_float")
+        return tensor
 
     def write(self, name: str, tensor: str, unit: Unit) -> _Value:
         quantizer = unit.quantizer

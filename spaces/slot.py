@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from hwnas.spaces.decision import Option
@@ -29,12 +29,14 @@ class Slot:
         lower: Maps those values to the operators, in the order they run. Must be pure.
         when: Conditions that must all hold for the slot to exist at all (such as a block within its stage's depth).
             Conditions are kept out of ``reads`` so that they do not multiply the size of the slot's cost table.
+        twin: Slots of equal twins (other than None) and equal options lower alike but for names; costs are shared.
     """
 
     name: str
     reads: tuple[str, ...]
     lower: Lower
     when: tuple[When, ...] = field(default=())
+    twin: Hashable = None
 
 
 def bind(slot: Slot, fixed: Mapping[str, Option]) -> Slot | None:
@@ -44,10 +46,11 @@ def bind(slot: Slot, fixed: Mapping[str, Option]) -> Slot | None:
     when = tuple(w for w in slot.when if w.decision not in fixed)
     free = tuple(name for name in slot.reads if name not in fixed)
     if free == slot.reads:
-        return Slot(slot.name, slot.reads, slot.lower, when)
+        return Slot(slot.name, slot.reads, slot.lower, when, slot.twin)
 
     def lower(*values: Option) -> tuple[Operator, ...]:
         remaining = iter(values)
         return slot.lower(*(fixed[name] if name in fixed else next(remaining) for name in slot.reads))
 
-    return Slot(slot.name, free, lower, when)
+    kept = tuple((name, fixed[name]) for name in slot.reads if name in fixed)
+    return Slot(slot.name, free, lower, when, None if slot.twin is None else (slot.twin, kept))

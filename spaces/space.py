@@ -9,13 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.decision import Decision, Option
 from hwnas.spaces.errors import InvalidCandidateError, InvalidSpaceError, UnknownNameError
 from hwnas.spaces.slot import Slot, When, bind
 from hwnas.spaces.workload import Workload
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from hwnas.spaces.network import Network

@@ -1,0 +1,1 @@
+"""Ways to find a candidate's accuracy."""

@@ -1,0 +1,148 @@
+"""A device profile: a named device, its runtime, how it was measured, and what was measured."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hwnas.latency_tables.runtimes import Runtime, make_runtime
+from hwnas.latency_tables.table import LatencyTable
+from hwnas.spaces.errors import InvalidFileError, UnknownNameError
+from hwnas.spaces.files import read_yaml, write_yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Execution = Literal["native", "emulated", "stored only"]
+"""How a device runs a precision.
+
+``native``: by a kernel of that very precision. ``stored only``: by the kernel of a wider integer type, so it saves
+bytes but no time. ``emulated``: it needs extra steps, such as turning integers back to float32 at every inference.
+"""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Precision(_Model):
+    """What the device does with one pair of weight and activation bits, found by measuring.
+
+    Attributes:
+        weight_bits, act_bits: Bits of the weights and of the activations.
+        execution: See `Execution`.
+        relative_latency: Latency of a network all in this precision, relative to float32.
+        kernels: What ran its convolutions.
+    """
+
+    weight_bits: int
+    act_bits: int
+    execution: Execution
+    relative_latency: float
+    kernels: tuple[str, ...]
+
+
+class Verification(_Model):
+    """Error of the cost model on whole networks that it never saw.
+
+    Attributes:
+        networks: How many.
+        mape: Mean absolute percentage error, as a share.
+        kendall_tau: Rank correlation.
+        within_10_percent: Share of networks predicted within ±10 %.
+        when: Date and time, UTC.
+    """
+
+    networks: int
+    mape: float
+    kendall_tau: float
+    within_10_percent: float
+    when: str
+
+
+class Profile(_Model):
+    """The content of ``profile.yaml``."""
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    simulated: bool = False
+    runtime: str
+    runtime_settings: dict[str, Any]
+    facts: dict[str, str]
+    protocol: dict[str, float | int | str]
+    registered: str
+    registration_seconds: float
+    precisions: tuple[Precision, ...] = ()
+    verified: Verification | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A registered device: a folder with ``profile.yaml``, ``table.parquet`` and ``networks.parquet``."""
+
+    profile: Profile
+    table: LatencyTable = field(default_factory=LatencyTable)
+
+    @property
+    def name(self) -> str:
+        """The profile's name."""
+        return self.profile.name
+
+    def make_runtime(self) -> Runtime:
+        """The runtime that the device was measured with; raises `UnavailableError` where it is not installed."""
+        return make_runtime(self.profile.runtime, self.profile.runtime_settings)
+
+    def save(self, folder: Path) -> None:
+        """Writes the device's files into ``folder``, the profile last, so that an unfinished device is not listed."""
+        self.table.save(folder)
+        write_yaml(folder / "profile.yaml", self.profile.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: Path) -> Device:
+        """The inverse of `save`; raises `InvalidFileError`."""
+        data = read_yaml(folder / "profile.yaml")
+        try:
+            profile = Profile.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InvalidFileError(f"{folder / 'profile.yaml'}: {where}: {first['msg']}") from error
+        return cls(profile, LatencyTable.load(folder))
+
+
+def devices_folder() -> Path:
+    """Where registered devices live: ``$HWNAS_DEVICES``, or ``hwnas/devices`` in the user's data folder."""
+    if path := os.environ.get("HWNAS_DEVICES"):
+        return Path(path)
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "hwnas" / "devices"
+
+
+def list_devices() -> list[str]:
+    """Names of the registered devices."""
+    return sorted(p.parent.name for p in devices_folder().glob("*/profile.yaml"))
+
+
+def load_device(name: str) -> Device:
+    """A device by name, or by the path of its folder.
+
+    Raises:
+        UnknownNameError: No device of that name; names the nearest.
+        InvalidFileError: Its files cannot be used.
+    """
+    if Path(name, "profile.yaml").exists():
+        return Device.load(Path(name))
+    if name not in list_devices():
+        hint = "Register this machine with 'hwnas device register NAME'"
+        raise UnknownNameError("device", name, list_devices(), hint)
+    return Device.load(device_folder(name))
+
+
+def device_folder(name: str) -> Path:
+    """The folder of a device in the user's data folder; raises `InvalidFileError` for names that are no names."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise InvalidFileError(
+            f"a device cannot be called {name!r}: use letters, digits, dots, dashes and underscores, at most 64"
+        )
+    return devices_folder() / name

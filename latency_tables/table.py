@@ -1,0 +1,182 @@
+"""A latency table: the operators and whole networks measured on one device, as Parquet."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.files import replacing
+from hwnas.spaces.operator import Operator
+
+Role = Literal["fit", "check"]
+
+_OPERATOR = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("in_channels", pa.int32()),
+        ("out_channels", pa.int32()),
+        ("in_height", pa.int32()),
+        ("in_width", pa.int32()),
+        ("out_height", pa.int32()),
+        ("out_width", pa.int32()),
+        ("kernel", pa.int32()),
+        ("stride", pa.int32()),
+        ("groups", pa.int32()),
+        ("weight_bits", pa.int32()),
+        ("in_bits", pa.int32()),
+        ("out_bits", pa.int32()),
+        ("density", pa.float64()),
+        ("activation", pa.string()),
+    ]
+)
+TABLE_SCHEMA = pa.schema(
+    [
+        *_OPERATOR,
+        ("kernels", pa.list_(pa.string())),
+        ("latency_ms_p50", pa.float64()),
+        ("latency_ms_std", pa.float64()),
+        ("count", pa.int32()),
+        ("energy_mj", pa.float64()),
+    ]
+)
+NETWORKS_SCHEMA = pa.schema(
+    [
+        ("digest", pa.string()),
+        ("space", pa.string()),
+        ("candidate", pa.string()),
+        ("role", pa.string()),
+        ("operators", pa.list_(pa.int32())),
+        ("latency_ms_p50", pa.float64()),
+        ("latency_ms_p90", pa.float64()),
+        ("spread", pa.float64()),
+        ("runs", pa.int32()),
+        ("energy_mj", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRow:
+    """What was measured of one operator.
+
+    Attributes:
+        operator: Which.
+        kernels: Kinds of the runtime's nodes that ran for it; empty where it was fused into a neighbour.
+        latency_ms_p50: Median over networks of its time inside the network, profiler overhead removed, or None where no
+            profiled network held it.
+        latency_ms_std: Standard deviation over those networks.
+        count: Measured networks that hold it.
+        energy_mj: Energy per inference, or None without a meter.
+    """
+
+    operator: Operator
+    kernels: tuple[str, ...] = ()
+    latency_ms_p50: float | None = None
+    latency_ms_std: float | None = None
+    count: int = 0
+    energy_mj: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRow:
+    """What was measured of one whole network.
+
+    Attributes:
+        digest, space, candidate: Which; the space's spec and the candidate as JSON.
+        role: Whether a predictor may learn from it (``fit``) or is checked on it (``check``).
+        operators: Indexes of its operators in the operator table, in order.
+        latency_ms_p50, latency_ms_p90, spread, runs: See `hwnas.latency_tables.timing.Timing`.
+        energy_mj: Energy per inference, or None without a meter.
+    """
+
+    digest: str
+    space: str
+    candidate: str
+    role: Role
+    operators: tuple[int, ...]
+    latency_ms_p50: float
+    latency_ms_p90: float
+    spread: float
+    runs: int
+    energy_mj: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyTable:
+    """Measured operators and networks of one device profile."""
+
+    operators: tuple[OperatorRow, ...] = ()
+    networks: tuple[NetworkRow, ...] = ()
+
+    def with_role(self, role: Role) -> list[NetworkRow]:
+        """The networks of one role."""
+        return [n for n in self.networks if n.role == role]
+
+    def operators_of(self, network: NetworkRow) -> list[Operator]:
+        """The operators of a measured network, in order."""
+        return [self.operators[i].operator for i in network.operators]
+
+    def save(self, folder: Path) -> None:
+        """Writes ``table.parquet`` and ``networks.parquet``, each whole or not at all."""
+        operators = [_operator_fields(row) for row in self.operators]
+        networks = [asdict(row) for row in self.networks]
+        for name, rows, schema in (
+            ("table.parquet", operators, TABLE_SCHEMA),
+            ("networks.parquet", networks, NETWORKS_SCHEMA),
+        ):
+            with replacing(folder / name) as temporary:
+                pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+    @classmethod
+    def load(cls, folder: Path) -> LatencyTable:
+        """The inverse of `save`; raises `InvalidFileError` for files that are not such tables."""
+        operators = _read(folder / "table.parquet", TABLE_SCHEMA)
+        networks = _read(folder / "networks.parquet", NETWORKS_SCHEMA)
+        table = cls(tuple(map(_operator_row, operators)), tuple(map(_network_row, networks)))
+        for row in table.networks:
+            if any(not 0 <= i < len(table.operators) for i in row.operators):
+                raise InvalidFileError(f"{folder / 'networks.parquet'} names operators that table.parquet lacks")
+        return table
+
+
+def _read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise InvalidFileError(f"there is no file {path}; register the device again") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidFileError(f"{path} is not a readable Parquet file: {error}") from error
+    if missing := [name for name in schema.names if name not in table.column_names]:
+        raise InvalidFileError(f"{path} lacks the column {missing[0]!r}; register the device again")
+    try:
+        rows: list[dict[str, Any]] = table.select(schema.names).cast(schema).to_pylist()
+    except pa.ArrowException as error:
+        raise InvalidFileError(f"{path} has a column of the wrong type: {error}") from error
+    return rows
+
+
+def _operator_fields(row: OperatorRow) -> dict[str, Any]:
+    o = row.operator
+    values = {name: getattr(o, name) for name in _OPERATOR.names if hasattr(o, name)}
+    values |= {"in_height": o.in_size[0], "in_width": o.in_size[1]}
+    values |= {"out_height": o.out_size[0], "out_width": o.out_size[1]}
+    return values | {f.name: getattr(row, f.name) for f in fields(row) if f.name != "operator"}
+
+
+def _operator_row(values: dict[str, Any]) -> OperatorRow:
+    own = {name: values[name] for name in _OPERATOR.names if "_height" not in name and "_width" not in name}
+    operator = Operator(
+        **own,
+        in_size=(values["in_height"], values["in_width"]),
+        out_size=(values["out_height"], values["out_width"]),
+    )
+    rest = {name: values[name] for name in ("latency_ms_p50", "latency_ms_std", "count", "energy_mj")}
+    return OperatorRow(operator, tuple(values["kernels"]), **rest)
+
+
+def _network_row(values: dict[str, Any]) -> NetworkRow:
+    return NetworkRow(**{**values, "operators": tuple(values["operators"])})

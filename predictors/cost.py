@@ -1,0 +1,177 @@
+"""Costs of candidates from slot tables: one gather per slot, no Python per candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hwnas.latency_tables.device import Device
+from hwnas.predictors.latency import LatencyModel
+from hwnas.spaces.operator import Operator
+from hwnas.spaces.slot import Slot
+from hwnas.spaces.space import Rows, Space
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Costs = dict[str, NDArray[np.float64]]
+SUMMED = ("latency_ms", "weight_bytes", "macs", "params")
+CHUNK = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class _SlotTable:
+    """Costs of one slot for every combination of what it reads.
+
+    Attributes:
+        columns, strides: Of the decisions read: the flat index of a row is ``rows[:, columns] @ strides``.
+        sums: Shape (combinations, len(SUMMED)).
+        peak: Largest activation bytes while the slot runs, shape (combinations,).
+        active: For each condition, its column and which options satisfy it.
+    """
+
+    columns: list[int]
+    strides: NDArray[np.int32]
+    sums: NDArray[np.float64]
+    peak: NDArray[np.float64]
+    active: tuple[tuple[int, NDArray[np.bool_]], ...] = field(default=())
+
+
+class CostModel:
+    """What candidates of a space cost on a device.
+
+    Args:
+        space: The space.
+        device: A registered device; its measured whole networks are what latency is learnt from.
+
+    Raises:
+        UnavailableError: The device has not measured such operators.
+    """
+
+    def __init__(self, space: Space, device: Device) -> None:
+        self.space = space
+        self.device = device
+        networks = device.table.with_role("fit")
+        self.latency = LatencyModel.fit(
+            [device.table.operators_of(n) for n in networks], [n.latency_ms_p50 for n in networks]
+        )
+        self._tables = self._compile()
+
+    def __call__(self, rows: Rows) -> Costs:
+        """Costs of rows (n, decisions) in canonical form.
+
+        Returns:
+            Arrays of shape (n,): ``latency_ms``, ``latency_ms_std``, ``weight_bytes``, ``peak_memory_bytes``, ``macs``,
+            ``params``.
+        """
+        rows = np.atleast_2d(rows)
+        sums = np.empty((len(rows), len(SUMMED)))
+        peak = np.empty(len(rows))
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            sums[part], peak[part] = self._gather(np.ascontiguousarray(rows[part].T, dtype=np.int32))
+        costs: Costs = {name: sums[:, i].copy() for i, name in enumerate(SUMMED)}
+        costs["latency_ms"] += self.latency.per_network_ms
+        costs["latency_ms_std"] = costs["latency_ms"] * self.latency.relative_std
+        costs["peak_memory_bytes"] = peak
+        return costs
+
+    def of(self, candidate: Mapping[str, object]) -> dict[str, float]:
+        """Costs of one candidate."""
+        row = self.space.encode(candidate)  # type: ignore[arg-type]
+        return {name: float(values[0]) for name, values in self(row[None]).items()}
+
+    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """Expected latency in milliseconds when every decision is drawn independently; differentiable.
+
+        Args:
+            probabilities: One tensor per decision, shape (options,), each summing to one.
+        """
+        import torch
+
+        total = torch.as_tensor(self.latency.per_network_ms, dtype=probabilities[0].dtype)
+        for table in self._tables:
+            sizes = [int(self.space.sizes[c]) for c in table.columns]
+            value = torch.as_tensor(table.sums[:, 0], dtype=total.dtype).reshape(sizes)
+            for column in table.columns:
+                value = torch.tensordot(probabilities[column], value, dims=([0], [0]))
+            for column, allowed in table.active:
+                value = value * probabilities[column][torch.as_tensor(allowed)].sum()
+            total = total + value
+        return total
+
+    def _gather(self, columns: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sums (n, len(SUMMED)) and peaks (n,) from the transposed rows, shape (decisions, n)."""
+        n = columns.shape[1]
+        sums = np.zeros((n, len(SUMMED)))
+        peak = np.zeros(n)
+        for table in self._tables:
+            index = np.zeros(n, dtype=np.int32)
+            for column, stride in zip(table.columns, table.strides, strict=True):
+                index += columns[column] * stride
+            own, own_peak = table.sums[index], table.peak[index]
+            if table.active:
+                mask = np.ones(n, dtype=bool)
+                for column, allowed in table.active:
+                    mask &= allowed[columns[column]]
+                own *= mask[:, None]
+                own_peak *= mask
+            sums += own
+            np.maximum(peak, own_peak, out=peak)
+        return sums, peak
+
+    # ---- compiling ------------------------------------------------------------------------------------------------
+
+    def _compile(self) -> list[_SlotTable]:
+        lowered: dict[Hashable, list[tuple[Operator, ...]]] = {}
+        for slot in self.space.slots:
+            key = self._twin(slot)
+            if key not in lowered:
+                lowered[key] = [slot.lower(*values) for values in product(*map(self._options, slot.reads))]
+        operators = list({o: None for combinations in lowered.values() for ops in combinations for o in ops})
+        known = dict(zip(operators, self.latency.operator_ms(operators), strict=True))
+        costs = {key: _costs(combinations, known) for key, combinations in lowered.items()}
+        return [self._table(slot, *costs[self._twin(slot)]) for slot in self.space.slots]
+
+    def _options(self, decision: str) -> tuple[object, ...]:
+        return self.space.decisions[self.space.column(decision)].options
+
+    def _twin(self, slot: Slot) -> Hashable:
+        if slot.twin is None:
+            return slot.name
+        return (slot.twin, tuple(self._options(name) for name in slot.reads))
+
+    def _table(self, slot: Slot, sums: NDArray[np.float64], peak: NDArray[np.float64]) -> _SlotTable:
+        columns = [self.space.column(name) for name in slot.reads]
+        sizes = [int(self.space.sizes[c]) for c in columns]
+        strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+        conditions = ((self.space.column(w.decision), w.values) for w in slot.when)
+        active = tuple(
+            (column, np.array([o in values for o in self.space.decisions[column].options]))
+            for column, values in conditions
+        )
+        return _SlotTable(columns, np.array(strides, dtype=np.int32), sums, peak, active)
+
+
+def _costs(
+    combinations: list[tuple[Operator, ...]], latency_ms: Mapping[Operator, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    sums = np.array(
+        [
+            (
+                sum(latency_ms[o] for o in operators),
+                sum(o.weight_bytes for o in operators),
+                sum(o.macs for o in operators),
+                sum(o.params for o in operators),
+            )
+            for operators in combinations
+        ],
+        dtype=np.float64,
+    )
+    peak = np.array([max((o.live_bytes for o in operators), default=0) for operators in combinations], dtype=np.float64)
+    return sums, peak

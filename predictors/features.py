@@ -1,0 +1,91 @@
+"""Operators as sums of physical terms: a fixed cost per call, and costs per MAC, per value moved, per weight.
+
+A runtime serves operators by kernels, and each kernel has its own coefficients. Here a kernel is a role (depthwise,
+pointwise, …), integer or float arithmetic, and the stored form of the weights. A float operator between integer
+neighbours also pays for turning its input from integers and its output to integers. Which terms earn their place was
+decided by cross-validation on two image sizes: `hwnas bench latency` compares them with the alternatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hwnas.spaces.operator import Operator
+
+Term = tuple[str, ...]
+Family = tuple[str, str, str]
+CHANNEL_BLOCK = 8
+"""Float kernels work on blocks of channels; other channel numbers take another kernel or a change of layout."""
+
+
+def role(operator: Operator) -> str:
+    """What the operator is to a runtime, whatever its precision."""
+    if operator.kind != "conv":
+        return operator.kind
+    if operator.in_size == (1, 1):
+        return "vector"
+    if operator.depthwise:
+        return "depthwise"
+    return "pointwise" if operator.kernel == 1 else "conv"
+
+
+def family(operator: Operator) -> Family:
+    """Role, arithmetic, and stored form of the weights: what decides the kernel."""
+    arithmetic = "integer" if operator.integer else "float"
+    if not operator.weights:
+        if arithmetic == "float":
+            arithmetic += "<" * (operator.in_bits <= 8) + ">" * (operator.out_bits <= 8)
+        return role(operator), arithmetic, "no weights"
+    if operator.weight_bits > 8:
+        return role(operator), arithmetic, "float weights"
+    wide = operator.integer and operator.weight_bits == 8 and not operator.depthwise
+    return role(operator), arithmetic, "8-bit weights" if wide else "integer weights"
+
+
+def terms(operator: Operator) -> Iterator[tuple[Term, float]]:
+    """The operator's terms and their amounts, all non-negative, in units that bring a term near a microsecond."""
+    o = operator
+    own = family(o)
+    moved_in = o.in_channels * o.in_size[0] * o.in_size[1] / 1e3
+    moved_out = o.out_channels * o.out_size[0] * o.out_size[1] / 1e3
+    yield (*own, "call"), 1.0
+    yield (*own, "in"), moved_in
+    yield (*own, "out"), moved_out
+    if o.out_bits < 8:
+        yield ("clip", "call"), 1.0
+        yield ("clip", "out"), moved_out
+    if o.weights:
+        yield (*own, "macs"), o.macs / 1e4
+        yield (*own, "weights"), o.weights / 1e3
+        if not o.integer:
+            yield from _conversions(own[0], o, moved_in, moved_out)
+    if o.kind == "conv":
+        yield from _convolution(own, o)
+
+
+def _conversions(name: str, o: Operator, moved_in: float, moved_out: float) -> Iterator[tuple[Term, float]]:
+    from_integers, to_integers = o.in_bits <= 8, o.out_bits <= 8
+    yield (name, "between", str(from_integers), str(to_integers)), 1.0
+    if from_integers:
+        yield ("dequantise", "call", name), 1.0
+        yield ("dequantise", "in"), moved_in
+    if to_integers:
+        yield ("quantise", "call", name), 1.0
+        yield ("quantise", "out"), moved_out
+
+
+def _convolution(own: Family, o: Operator) -> Iterator[tuple[Term, float]]:
+    macs = o.macs / 1e4
+    yield (*own, "positions"), o.out_size[0] * o.out_size[1] / 1e2
+    yield (*own, "in channels"), o.in_channels / 1e2
+    yield (*own, "out channels"), o.out_channels / 1e2
+    if o.kernel > 3:
+        yield (*own, "large kernel"), macs
+    if o.stride > 1:
+        yield (*own, "strided call"), 1.0
+        yield (*own, "strided macs"), macs
+    if not o.integer:
+        for side, channels in (("in", o.in_channels), ("out", o.out_channels)):
+            if channels % CHANNEL_BLOCK:
+                yield (*own, f"odd {side} call"), 1.0
+                yield (*own, f"odd {side} macs"), macs

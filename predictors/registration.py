@@ -1,0 +1,151 @@
+"""Registers a device for a space: measure, learn, check on networks held out, save."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+from hwnas.latency_tables.device import Device, Profile, Verification, device_folder
+from hwnas.latency_tables.machine import machine_facts
+from hwnas.latency_tables.precisions import measure_precisions
+from hwnas.latency_tables.profiler import Plan, Progress, prepare, profile_space
+from hwnas.latency_tables.runtimes import Runtime, make_runtime
+from hwnas.latency_tables.timing import measure
+from hwnas.predictors.latency import LatencyModel
+from hwnas.predictors.metrics import PredictionError, prediction_error
+from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.errors import UnavailableError
+from hwnas.spaces.space import Space
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Whole networks that the cost model never saw: predictions and measurements in milliseconds, shape (n,)."""
+
+    predicted_ms: np.ndarray
+    measured_ms: np.ndarray
+
+    @property
+    def error(self) -> PredictionError:
+        """Their comparison."""
+        return prediction_error(self.predicted_ms, self.measured_ms)
+
+
+def covers(device: Device, space: Space) -> bool:
+    """Whether networks of this very space were measured on the device."""
+    spec = json.dumps(space.spec, sort_keys=True)
+    return any(n.space == spec for n in device.table.networks)
+
+
+def register(
+    name: str,
+    space: Space,
+    *,
+    runtime: Runtime | None = None,
+    plan: Plan | None = None,
+    seed: int = 0,
+    known: Device | None = None,
+    progress: Progress | None = None,
+) -> Device:
+    """Measures this machine as a device for ``space``, and saves it under ``name``.
+
+    Args:
+        name: Of the device; its folder is `device_folder`.
+        space: Whose networks to measure.
+        runtime: ONNX Runtime on one CPU thread by default; that of ``known`` where it is given.
+        plan: How much to measure.
+        seed: Of the networks drawn.
+        known: The device as registered so far, for other spaces; its measurements are kept.
+        progress: Called with what is being done.
+
+    Raises:
+        NoisyMeasurementError: The machine is too busy; nothing is saved.
+    """
+    folder = device_folder(name)
+    start = time.perf_counter()
+    plan = plan or Plan()
+    runtime = runtime or (known.make_runtime() if known else make_runtime("onnxruntime"))
+    if progress:
+        progress("checking integer kernels", 0.0)
+    runtime.check_integer_kernels()
+    precisions = measure_precisions(space, runtime, plan.protocol)
+    table = profile_space(
+        space, runtime, np.random.default_rng(seed), plan, known=known.table if known else None, progress=progress
+    )
+    facts = machine_facts() | runtime.facts()
+    facts["8-bit weights"] = (
+        "int8: integer kernels are exact"
+        if runtime.settings().get("weights_8bit") == "int8"
+        else "uint8: this processor's uint8 × int8 kernels saturate, uint8 × uint8 is exact"
+    )
+    profile = Profile(
+        name=name,
+        runtime=runtime.name,
+        runtime_settings=dict(runtime.settings()),
+        facts=facts,
+        protocol=asdict(plan.protocol),
+        registered=_now(),
+        registration_seconds=0.0,
+        precisions=precisions,
+    )
+    device = Device(profile, table)
+    verified = verification(check(device, space))
+    seconds = round(time.perf_counter() - start, 1)
+    device = replace(device, profile=profile.model_copy(update={"verified": verified, "registration_seconds": seconds}))
+    device.save(folder)
+    return device
+
+
+def check(device: Device, space: Space) -> Check:
+    """Predicts the device's held-out networks of a space.
+
+    Raises:
+        UnavailableError: The device holds no such networks.
+    """
+    spec = json.dumps(space.spec, sort_keys=True)
+    held_out = [n for n in device.table.with_role("check") if n.space == spec]
+    if len(held_out) < 2:
+        raise UnavailableError(f"device {device.name!r} has no held-out networks of space {space.name!r}")
+    fit = device.table.with_role("fit")
+    model = LatencyModel.fit([device.table.operators_of(n) for n in fit], [n.latency_ms_p50 for n in fit])
+    predicted = model.network_ms([device.table.operators_of(n) for n in held_out])
+    return Check(predicted, np.array([n.latency_ms_p50 for n in held_out]))
+
+
+def verification(result: Check) -> Verification:
+    """The check's error as a profile stores it."""
+    error = result.error
+    return Verification(
+        networks=error.count,
+        mape=round(error.mape, 5),
+        kendall_tau=round(error.kendall_tau, 4),
+        within_10_percent=round(error.within_10_percent, 4),
+        when=_now(),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def verify(device: Device, networks: int, seed: int) -> Iterator[tuple[Space, PredictionError, float]]:
+    """Measures fresh random networks of each of the device's spaces and compares them with its predictions.
+
+    Yields:
+        The space, the error, and how slow the machine is now relative to when it was registered (the median ratio of
+        measurement to prediction), which the error includes.
+    """
+    runtime = device.make_runtime()
+    fit = device.table.with_role("fit")
+    model = LatencyModel.fit([device.table.operators_of(n) for n in fit], [n.latency_ms_p50 for n in fit])
+    for spec in dict.fromkeys(n.space for n in device.table.networks):
+        space = space_from_spec(json.loads(spec))
+        rows = space.sample(np.random.default_rng(seed), networks)
+        measured = measure([prepare(space, row, runtime).run for row in rows])
+        predicted = model.network_ms([space.workload_of_row(row).operators for row in rows])
+        actual = np.array([t.p50_ms for t in measured])
+        yield space, prediction_error(predicted, actual), float(np.median(actual / predicted))

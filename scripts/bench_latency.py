@@ -1,0 +1,63 @@
+"""Whole-network latency prediction, beside simpler ways on the same measurements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hwnas.latency_tables.device import Device, load_device
+from hwnas.latency_tables.table import NetworkRow
+from hwnas.predictors.latency import LatencyModel
+from hwnas.predictors.metrics import PredictionError, prediction_error
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def latency_figures(device_name: str) -> dict[str, Any]:
+    """Errors on the held-out networks: hwnas, a line through MACs, and a line through MACs, operators and bytes."""
+    device = load_device(device_name)
+    fit, held_out = device.table.with_role("fit"), device.table.with_role("check")
+    target, measured = _latency(fit), _latency(held_out)
+    model = LatencyModel.fit([device.table.operators_of(n) for n in fit], target.tolist())
+    ours = model.network_ms([device.table.operators_of(n) for n in held_out])
+    verified = device.profile.verified
+    return {
+        "device": device.profile.facts,
+        "registration_seconds": device.profile.registration_seconds,
+        "networks_measured": len(fit),
+        "registered_as": verified.model_dump() if verified else None,
+        "hwnas": _figures(prediction_error(ours, measured)),
+        "macs": _figures(prediction_error(_linear(device, fit, held_out, target, 1), measured)),
+        "macs, operators, bytes": _figures(prediction_error(_linear(device, fit, held_out, target, 3), measured)),
+    }
+
+
+def _latency(networks: list[NetworkRow]) -> Floats:
+    return np.array([n.latency_ms_p50 for n in networks])
+
+
+def _linear(device: Device, fit: list[NetworkRow], held_out: list[NetworkRow], target: Floats, columns: int) -> Floats:
+    """Least squares of the relative error on the first ``columns`` of MACs, operators and bytes moved."""
+
+    def features(networks: list[NetworkRow]) -> Floats:
+        rows = []
+        for network in networks:
+            operators = device.table.operators_of(network)
+            moved = sum(o.in_bytes + o.out_bytes + o.weight_bytes for o in operators)
+            rows.append([sum(o.macs for o in operators), len(operators), moved][:columns] + [1.0])
+        return np.array(rows, dtype=np.float64)
+
+    design = features(fit)
+    theta = np.linalg.lstsq(design / target[:, None], np.ones(len(target)), rcond=None)[0]
+    predicted: Floats = features(held_out) @ theta
+    return predicted
+
+
+def _figures(error: PredictionError) -> dict[str, float]:
+    return {
+        "mape": round(error.mape, 4),
+        "kendall_tau": round(error.kendall_tau, 4),
+        "within_10_percent": round(error.within_10_percent, 4),
+        "networks": error.count,
+    }

@@ -1,0 +1,127 @@
+"""A search as one YAML file, checked key by key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from hwnas.search.objective import COSTS
+from hwnas.search.training import Recipe
+from hwnas.spaces.catalog import DIMENSIONS
+from hwnas.spaces.errors import InvalidFileError, UnknownNameError
+from hwnas.spaces.files import read_yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SpaceConfig(_Section):
+    """Where to search. The image size and the number of classes come from the data."""
+
+    name: str = "mbconv"
+    joint: tuple[Literal["bits", "sparsity", "rank"], ...] = DIMENSIONS  # type: ignore[assignment]
+
+
+class DataConfig(_Section):
+    """What to train on: ``digits``, a folder of images by class, or a Parquet file; see `load_dataset`."""
+
+    name: str
+    test_path: str | None = None
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    test: float = Field(default=0.25, gt=0, lt=1)
+    image_size: PositiveInt | None = None
+    limit: PositiveInt | None = None
+
+
+class DeviceConfig(_Section):
+    """What the network will run on. A name not registered yet is registered by measuring this machine."""
+
+    name: str = "this-machine"
+    register_seconds: PositiveFloat = 100.0
+
+
+class ObjectiveConfig(_Section):
+    """What to maximise. Give the target in the metric's unit, or as a share of the reference network's cost."""
+
+    metric: Literal[COSTS] = "latency_ms"  # type: ignore[valid-type]
+    target: PositiveFloat | None = None
+    target_ratio: PositiveFloat | None = None
+    form: Literal["soft", "hard"] = "soft"
+    constraints: dict[Literal[COSTS], PositiveFloat] = {}  # type: ignore[valid-type]
+    constraint_ratios: dict[Literal[COSTS], PositiveFloat] = {}  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _one_target(self) -> ObjectiveConfig:
+        if (self.target is None) == (self.target_ratio is None):
+            raise ValueError("give either target or target_ratio")
+        return self
+
+
+class ControllerConfig(_Section):
+    """Who proposes candidates; ``options`` are arguments of the controller's class."""
+
+    name: str = "evolution"
+    options: dict[str, Any] = {}
+
+
+class SearchBudget(_Section):
+    """How much to spend, and on how many workers."""
+
+    trials: PositiveInt = 64
+    minutes: PositiveFloat | None = None
+    workers: PositiveInt = 2
+    early_stopping: bool = True
+    seed: int = Field(default=0, ge=0)
+
+
+class FinalConfig(_Section):
+    """What happens to the best: how many are retrained, and for how many epochs (as is the reference)."""
+
+    candidates: PositiveInt = 3
+    epochs: PositiveInt = 40
+
+
+class SearchConfig(_Section):
+    """A whole search."""
+
+    space: SpaceConfig = SpaceConfig()
+    data: DataConfig
+    device: DeviceConfig = DeviceConfig()
+    objective: ObjectiveConfig
+    controller: ControllerConfig = ControllerConfig()
+    training: Recipe = Recipe()
+    search: SearchBudget = SearchBudget()
+    final: FinalConfig = FinalConfig()
+
+
+def load_config(path: Path) -> SearchConfig:
+    """A search from a YAML file.
+
+    Raises:
+        InvalidFileError: Malformed YAML, or a value of the wrong kind; says which.
+        UnknownNameError: A key that does not exist; names the nearest.
+    """
+    return parse_config(read_yaml(path), str(path))
+
+
+def parse_config(data: dict[str, Any], where: str = "the search") -> SearchConfig:
+    """As `load_config`, from plain data; ``where`` is what an error calls it."""
+    try:
+        return SearchConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            known = _section(location[:-1]).model_fields
+            raise UnknownNameError(f"key in {where}:", location[-1], known) from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidFileError(f"{where}: {'.'.join(location) or 'the whole'}: {message}") from error
+
+
+def _section(location: list[str]) -> type[BaseModel]:
+    section: type[BaseModel] = SearchConfig
+    for part in location:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]
+    return section

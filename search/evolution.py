@@ -1,0 +1,71 @@
+"""Regularised evolution (Real et al., AAAI 2019, algorithm 1, https://arxiv.org/abs/1802.01548)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from hwnas.search.controller import Controller
+from hwnas.search.objective import Objective
+from hwnas.spaces.space import Rows, Space
+from hwnas.spaces.variation import mutate, sample_coherent
+
+
+class RegularisedEvolution(Controller):
+    """The oldest member of the population dies, whatever its reward; parents are the best of a random sample.
+
+    Deviations from the paper: the first population is drawn coherently (see `sample_coherent`) and near the target, a
+    mutation may set all decisions of one kind at once (see `mutate`), and the asynchronous form is used: a child is
+    bred whenever one is asked for, from the results known by then.
+
+    Args:
+        space, objective, seed: See `Controller`.
+        population: P, members alive.
+        tournament: S, members sampled for each child.
+    """
+
+    BATCH = 32
+
+    def __init__(
+        self, space: Space, objective: Objective, seed: int = 0, *, population: int = 16, tournament: int = 5
+    ) -> None:
+        super().__init__(space, objective, seed)
+        self.size = population
+        self.tournament = tournament
+        self.population: deque[tuple[Rows, float]] = deque(maxlen=population)
+        self.born = 0
+
+    def propose(self) -> Rows:
+        """Draws for the first population, mutants of a tournament's winner afterwards."""
+        if self.born < self.size or not self.population:
+            rows = sample_coherent(self.space, self.rng, 4 * self.BATCH)
+            # Those with the least to gain or lose from their cost, so that the first population compares accuracies.
+            distance = np.abs(np.log(self.objective.cost(rows)[self.objective.metric] / self.objective.target))
+            return rows[np.argsort(distance)[: self.BATCH]][self.rng.permutation(self.BATCH)]
+        contestants = self.rng.choice(len(self.population), size=min(self.tournament, len(self.population)))
+        parent = max((self.population[i] for i in contestants), key=lambda member: member[1])[0]
+        return mutate(self.space, self.rng, parent, self.BATCH)
+
+    def ask(self, n: int) -> Rows:
+        """See `Controller.ask`."""
+        rows = super().ask(n)
+        self.born += n
+        return rows
+
+    def learn(self, row: Rows, reward: float) -> None:
+        """A new member; the oldest dies when there are too many."""
+        self.population.append((row, reward))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Controller.state_dict`."""
+        members = [{"row": row.tolist(), "reward": reward} for row, reward in self.population]
+        return super().state_dict() | {"population": members, "born": self.born}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Controller.load_state_dict`."""
+        super().load_state_dict(state)
+        self.born = state["born"]
+        members = [(np.array(m["row"], dtype=np.int16), float(m["reward"])) for m in state["population"]]
+        self.population = deque(members, maxlen=self.size)

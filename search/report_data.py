@@ -1,0 +1,274 @@
+"""What the report of a search shows: plain facts, and how they are written for people."""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NOTHING = "–"
+"""Stands for a number that is not there."""
+STATES = {"complete": "trained in full", "pruned": "stopped early", "failed": "failed"}
+"""The states of a trial, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPoint:
+    """One candidate that the search tried.
+
+    Attributes:
+        number: Position in the order in which the search asked for candidates.
+        digest: Short name of the candidate.
+        state: ``complete``, ``pruned`` (stopped early) or ``failed``.
+        accuracy: On the validation images, 0 to 1; ``None`` when the trial never got that far.
+        latency_ms: Predicted, in milliseconds.
+        weight_bytes, macs, params: Bytes of the weights, multiply-accumulates of one image, number of weights.
+        reward: What the search maximises; ``None`` when there was none.
+        epochs: Passes over the training images.
+        finished_s: Seconds from the start of the search to the end of the trial.
+        changes: Short text of the candidate.
+    """
+
+    number: int
+    digest: str
+    state: str
+    accuracy: float | None
+    latency_ms: float
+    weight_bytes: int
+    macs: int
+    params: int
+    reward: float | None
+    epochs: int
+    finished_s: float
+    changes: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One operator of a network, in the order in which it runs.
+
+    Attributes:
+        name, kind, shape: Such as ``s1b2.expand``, ``conv 3×3 /2`` and ``16×8×8 → 24×4×4``.
+        in_channels, out_channels: Channels read and written.
+        width_share: Share kept of the widest that the space offers for this position, 0 to 1.
+        weight_bits: Bits of a weight; ``None`` for operators without weights.
+        act_bits: Bits of a value written.
+        rank_share: Share of the full rank, 0 to 1; 1 is the whole layer.
+        execution: ``native``, ``emulated`` or ``stored only``.
+        macs, weight_bytes: Multiply-accumulates of one image, bytes of the weights.
+        latency_ms, latency_std_ms: Milliseconds, and their standard deviation.
+        measured: Whether the latency was measured in the table; otherwise it is estimated.
+    """
+
+    name: str
+    kind: str
+    shape: str
+    in_channels: int
+    out_channels: int
+    width_share: float
+    weight_bits: int | None
+    act_bits: int
+    rank_share: float
+    execution: str
+    macs: int
+    weight_bytes: int
+    latency_ms: float
+    latency_std_ms: float
+    measured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRow:
+    """One network that was trained to the end and run on the device.
+
+    Attributes:
+        name: ``chosen``, ``reference``, ``finalist 2`` …
+        digest: Short name of the candidate.
+        test_accuracy, validation_accuracy: 0 to 1.
+        latency_predicted_ms, latency_predicted_std_ms: From the table, with the standard deviation, in milliseconds.
+        latency_measured_ms, latency_p90_ms: Of the whole network on the device: typical, and 90 % are faster.
+        weight_bytes, file_bytes: Bytes of the weights, and of the exported file.
+        macs, params: Multiply-accumulates of one image, number of weights.
+        peak_memory_bytes: Most bytes of activations held at once.
+    """
+
+    name: str
+    digest: str
+    test_accuracy: float
+    validation_accuracy: float
+    latency_predicted_ms: float
+    latency_predicted_std_ms: float
+    latency_measured_ms: float
+    latency_p90_ms: float
+    weight_bytes: int
+    file_bytes: int
+    macs: int
+    params: int
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPoint:
+    """A held-out network: the prediction against the measurement, both in milliseconds."""
+
+    predicted_ms: float
+    measured_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Everything that the page shows.
+
+    Attributes:
+        title, created: Heading, and when the report was made.
+        command: The command that reproduces the run.
+        device_facts, settings, agreement: Facts in words; ``agreement`` of the exported file with the network.
+        precisions: Rows with the weight bits, activation bits, execution, relative latency and exactness.
+        latency_mape, latency_within_10: Mean relative error, and the share predicted within 10 %; both 0 to 1.
+        latency_kendall: Rank correlation of predictions and measurements, -1 to 1.
+        checks: The held-out networks behind these three numbers.
+        trials: Every candidate tried.
+        networks: The chosen network first, the reference second, then other finalists.
+        layers, reference_layers: Of the chosen network and of the reference.
+        target: The objective in words.
+    """
+
+    title: str
+    created: str
+    command: str
+    device_facts: dict[str, str]
+    precisions: list[dict[str, str]]
+    latency_mape: float
+    latency_kendall: float
+    latency_within_10: float
+    checks: list[CheckPoint]
+    trials: list[TrialPoint]
+    networks: list[NetworkRow]
+    layers: list[LayerRow]
+    reference_layers: list[LayerRow]
+    target: str
+    agreement: dict[str, str]
+    settings: dict[str, str]
+
+
+def known(value: float | None) -> bool:
+    """Whether there is a number that can be drawn."""
+    return value is not None and math.isfinite(value)
+
+
+def pareto_front(trials: Sequence[TrialPoint]) -> list[TrialPoint]:
+    """The trials trained in full that no other one beats in latency and accuracy, fastest first."""
+    rows = [
+        (trial.latency_ms, -trial.accuracy, trial)
+        for trial in trials
+        if trial.state == "complete"
+        and trial.accuracy is not None
+        and known(trial.accuracy)
+        and known(trial.latency_ms)
+    ]
+    front, best = [], 1.0
+    for _, loss, trial in sorted(rows, key=lambda row: row[:2]):
+        if loss < best:
+            front.append(trial)
+            best = loss
+    return front
+
+
+def decimals(value: float) -> int:
+    """Decimals that write a number with three digits, never more than six."""
+    if not math.isfinite(value) or value == 0:
+        return 0
+    return min(6, max(0, 2 - math.floor(math.log10(abs(float(f"{value:.2e}"))))))
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, such as 0.123 or 41.2."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:.{decimals(value)}f}"
+
+
+def milliseconds(value: float, deviation: float | None = None) -> str:
+    """0.123 ms, or 0.123 ± 0.004 ms."""
+    if not math.isfinite(value) or deviation is None or not math.isfinite(deviation):
+        return number(value) if number(value) == NOTHING else f"{number(value)} ms"
+    return f"{number(value)} ± {deviation:.{decimals(value)}f} ms"
+
+
+def scaled(value: float, units: tuple[str, ...]) -> str:
+    """A number in the unit, each 1000 times the one before, that leaves at most three digits before the point."""
+    size, unit = float(value), 0
+    while abs(size) >= 999.5 and unit + 1 < len(units):
+        size, unit = size / 1000, unit + 1
+    digits = number(size) if unit else f"{size:.0f}"
+    return f"{digits} {units[unit]}".strip()
+
+
+def data_size(value: float) -> str:
+    """Bytes for people: 812 B, 41.2 kB, 3.05 MB."""
+    return scaled(value, ("B", "kB", "MB", "GB"))
+
+
+def count(value: float) -> str:
+    """A count for people: 812, 41.2 k, 1.54 M."""
+    return scaled(value, ("", "k", "M", "G", "T"))
+
+
+def percent(share: float | None) -> str:
+    """98.3 %."""
+    return NOTHING if share is None or not math.isfinite(share) else f"{share * 100:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 12 s, 1 h 02 min."""
+    if not math.isfinite(seconds):
+        return NOTHING
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _hover(head: str, *lines: str) -> str:
+    """Hover text: plotly reads a little HTML, so everything from outside is escaped."""
+    wrapped = [part for line in lines if line for part in textwrap.wrap(line, 64) or [""]]
+    return "<br>".join([f"<b>{html.escape(head)}</b>", *(html.escape(line) for line in wrapped)])
+
+
+def trial_text(trial: TrialPoint) -> str:
+    """What the charts tell of a trial, escaped."""
+    accuracy = "no accuracy" if not known(trial.accuracy) else f"accuracy {percent(trial.accuracy)}"
+    return _hover(
+        f"trial {trial.number}, {STATES.get(trial.state, trial.state)}",
+        f"{accuracy}, {milliseconds(trial.latency_ms)}, reward {number(trial.reward)}",
+        f"{data_size(trial.weight_bytes)}, {count(trial.macs)} MACs, {count(trial.params)} weights",
+        f"{trial.epochs} epochs, finished after {duration(trial.finished_s)}",
+        trial.changes,
+    )
+
+
+def network_text(row: NetworkRow) -> str:
+    """What the charts tell of a network, escaped."""
+    return _hover(
+        row.name,
+        f"accuracy: validation {percent(row.validation_accuracy)}, test {percent(row.test_accuracy)}",
+        f"latency: predicted {milliseconds(row.latency_predicted_ms, row.latency_predicted_std_ms)},",
+        f"measured {milliseconds(row.latency_measured_ms)}",
+        f"{data_size(row.weight_bytes)}, {count(row.macs)} MACs, {count(row.params)} weights",
+    )
+
+
+def layer_text(row: LayerRow) -> str:
+    """What the charts tell of a layer, escaped."""
+    bits = "no weights" if row.weight_bits is None else f"{row.weight_bits}-bit weights"
+    return _hover(
+        row.name,
+        f"{row.kind}, {row.shape}",
+        f"{bits}, {row.act_bits}-bit activations, {row.execution}",
+        f"width {percent(row.width_share)}, rank {percent(row.rank_share)} kept",
+        f"{milliseconds(row.latency_ms, row.latency_std_ms)}, {'measured' if row.measured else 'estimated'}",
+        f"{count(row.macs)} MACs, {data_size(row.weight_bytes)}",
+    )

@@ -1,0 +1,342 @@
+"""One run: a folder that holds everything of a search, and the steps that fill it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hwnas.latency_tables.device import Device, list_devices, load_device
+from hwnas.latency_tables.profiler import Plan
+from hwnas.latency_tables.timing import Protocol, Timing, measure
+from hwnas.predictors.cost import CostModel
+from hwnas.predictors.registration import check, covers, register
+from hwnas.search.config import SearchConfig, load_config
+from hwnas.search.controller import make_controller
+from hwnas.search.datasets import Dataset, load_dataset
+from hwnas.search.evaluators.train import TrainingEvaluator
+from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
+from hwnas.search.finals import Final, load_network, train_final
+from hwnas.search.ledger import Ledger, Trial
+from hwnas.search.objective import HARD, SOFT, Objective
+from hwnas.search.report_data import NetworkRow
+from hwnas.search.session import SearchSession
+from hwnas.spaces.catalog import load_space
+from hwnas.spaces.errors import InvalidFileError, UnavailableError
+from hwnas.spaces.files import write_text, write_yaml
+from hwnas.spaces.space import Space
+
+FINAL_PROTOCOL = Protocol(rounds=25, burst_s=0.02, max_spread=0.08)
+
+
+class Observer:
+    """Hears how a run goes; the default one is silent."""
+
+    def stage(self, title: str) -> None:
+        """A step of the run begins."""
+
+    def progress(self, text: str, share: float) -> None:
+        """How far the present step is, from 0 to 1."""
+
+    def trial(self, trial: Trial, done: int, planned: int) -> None:
+        """A trial has ended."""
+
+    def note(self, text: str) -> None:
+        """Something worth reading."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, its configuration, and what can be made from them.
+
+    Attributes:
+        folder: With ``config.yaml``, ``device/``, ``optuna.db``, ``controller.json``, ``finals/``, ``tune/``,
+            ``model.onnx``, ``result.json`` and ``report.html``.
+        config: As in ``config.yaml``.
+    """
+
+    folder: Path
+    config: SearchConfig
+
+    @classmethod
+    def create(cls, folder: Path, config: SearchConfig) -> Run:
+        """A new run; raises `InvalidFileError` where the folder holds one already."""
+        if (folder / "config.yaml").exists():
+            raise InvalidFileError(f"{folder} holds a run already; continue it with 'hwnas search --resume {folder}'")
+        write_yaml(folder / "config.yaml", config.model_dump(mode="json"))
+        return cls(folder, config)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run; raises `InvalidFileError` where there is none."""
+        if not (folder / "config.yaml").exists():
+            raise InvalidFileError(f"{folder} is no run folder: it has no config.yaml")
+        return cls(folder, load_config(folder / "config.yaml"))
+
+    @property
+    def resume_command(self) -> str:
+        """What continues this run."""
+        return f"hwnas search --resume {shlex.quote(str(self.folder))}"
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data, loaded once."""
+        data = self.config.data
+        return load_dataset(
+            data.name,
+            validation=data.validation,
+            test=data.test,
+            image_size=data.image_size,
+            limit=data.limit,
+            test_path=data.test_path,
+            seed=self.config.search.seed,
+        )
+
+    @cached_property
+    def space(self) -> Space:
+        """The space, for the data's images and classes."""
+        space = self.config.space
+        shape, classes = self.dataset.input_shape, self.dataset.num_classes
+        return load_space(space.name, input_shape=shape, num_classes=classes, joint=space.joint)
+
+    @cached_property
+    def device(self) -> Device:
+        """The device as it was when the run began."""
+        return Device.load(self.folder / "device")
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """Costs on that device."""
+        return CostModel(self.space, self.device)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What is maximised; targets given as shares are of the reference network's cost."""
+        config = self.config.objective
+        reference = self.cost.of(self.space.reference())
+        target = config.target or (config.target_ratio or 1.0) * reference[config.metric]
+        constraints = {**config.constraints}
+        constraints |= {name: ratio * reference[name] for name, ratio in config.constraint_ratios.items()}
+        exponents = SOFT if config.form == "soft" else HARD
+        return Objective(self.cost, target, config.metric, exponents, constraints)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """All trials."""
+        return Ledger(self.folder / "optuna.db", self.space, self.config.objective.metric)
+
+    @property
+    def result(self) -> RunResult | None:
+        """How the run ended, or None before it has."""
+        path = self.folder / "result.json"
+        return RunResult.from_json(path) if path.exists() else None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended: the chosen network and the reference, in that order, and the check of the exported file."""
+
+    networks: tuple[NetworkRow, ...]
+    candidates: tuple[Mapping[str, Any], ...]
+    agreement: Agreement
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, path: Path) -> RunResult:
+        """From ``result.json``; raises `InvalidFileError`."""
+        try:
+            data = json.loads(path.read_text())
+            networks = tuple(NetworkRow(**row) for row in data["networks"])
+            return cls(networks, tuple(data["candidates"]), Agreement(**data["agreement"]), data["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidFileError(f"{path} is not a run's result: {error!r}") from error
+
+
+def run_search(
+    config: SearchConfig | Path,
+    folder: Path | None = None,
+    observer: Observer | None = None,
+    address: str | None = None,
+) -> RunResult:
+    """A whole search, the same as ``hwnas search``.
+
+    Args:
+        config: The search, or the path of its YAML file.
+        folder: For the run; ``runs/<date-time>`` by default.
+        observer: Hears how it goes.
+        address: Of a running Ray cluster; one is started on this machine otherwise.
+
+    Raises:
+        HwnasError: Bad input, with what to do.
+    """
+    config = load_config(config) if isinstance(config, Path) else config
+    folder = folder or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    return continue_run(Run.create(folder, config), observer or Observer(), address)
+
+
+def continue_run(run: Run, observer: Observer, address: str | None = None) -> RunResult:
+    """Does what a run still lacks. Nothing that was finished is done again."""
+    from hwnas.search.ray_driver import cluster
+    from hwnas.search.summary import report_data
+
+    torch.set_num_threads(1)
+    observer.stage("Device")
+    ensure_device(run, observer)
+    run.objective.check_reachable(run.space, np.random.default_rng(run.config.search.seed))
+    with cluster(run.config.search.workers, address):
+        observer.stage("Search")
+        search(run, observer)
+        observer.stage("Final training")
+        finals = train_finals(run, observer)
+    observer.stage("Export")
+    result = run.result or conclude(run, finals, observer)
+    from hwnas.search.report import write_report
+
+    write_report(run.folder / "report.html", report_data(run, result))
+    return result
+
+
+def ensure_device(run: Run, observer: Observer) -> None:
+    """Puts the device into the run's folder, measuring this machine first where it was not measured for the space."""
+    if (run.folder / "device" / "profile.yaml").exists():
+        return
+    name = run.config.device.name
+    known = load_device(name) if name in list_devices() or Path(name, "profile.yaml").exists() else None
+    if known is None and name != "this-machine":
+        known = load_device(name)  # raises, with the nearest name
+    if known is None or not covers(known, run.space):
+        plan = Plan(seconds=run.config.device.register_seconds)
+        known = register(name, run.space, plan=plan, known=known, progress=observer.progress)
+    error = check(known, run.space).error
+    observer.note(f"{known.name}: {known.profile.facts.get('processor', '')}, {known.profile.facts.get('runtime', '')}")
+    observer.note(f"latency of whole networks held out: {error}")
+    known.save(run.folder / "device")
+
+
+def search(run: Run, observer: Observer) -> None:
+    """Evaluates candidates until the budget is spent."""
+    from hwnas.search.ray_driver import run_trials
+
+    budget = run.config.search
+    controller = make_controller(
+        run.config.controller.name, run.space, run.objective, budget.seed, **run.config.controller.options
+    )
+    state = run.folder / "controller.json"
+    session = SearchSession(controller, run.ledger, state, trials=budget.trials, minutes=budget.minutes)
+    observer.note(f"{run.space}; maximising {run.objective.describe()}")
+    if session.exhausted or (run.folder / "finals").exists():
+        return
+
+    def on_trial(trial: Trial) -> None:
+        observer.trial(trial, trial.number + 1, session.trials)
+
+    run_trials(
+        session,
+        TrainingEvaluator(run.space.spec, run.dataset, run.config.training),
+        run.folder,
+        workers=budget.workers,
+        early_stopping=budget.early_stopping,
+        seed=budget.seed,
+        on_trial=on_trial,
+    )
+
+
+def best_trials(run: Run, n: int) -> list[Trial]:
+    """The finished trials of highest reward among those that were trained to the end, or failing that to any point."""
+    trials = [t for t in run.ledger.trials() if t.reward is not None]
+    complete = [t for t in trials if t.state == "complete"] or trials
+    if not complete:
+        errors = {t.error for t in run.ledger.trials() if t.error}
+        raise UnavailableError(
+            f"no trial of this run succeeded; their errors: {'; '.join(sorted(errors)[:3]) or 'none'}"
+        )
+    return sorted(complete, key=lambda t: -(t.reward or 0.0))[:n]
+
+
+def train_finals(run: Run, observer: Observer) -> list[Final]:
+    """Trains the best candidates and the reference on the final budget, side by side; the reference comes last."""
+    from hwnas.search.ray_driver import map_parallel
+
+    final = run.config.final
+    chosen = [run.space.decode(t.row) for t in best_trials(run, final.candidates)]
+    candidates = [*(c for c in chosen if c != run.space.reference()), run.space.reference()]
+    recipe = run.config.training.model_copy(update={"epochs": final.epochs})
+    evaluator = TrainingEvaluator(run.space.spec, run.dataset, recipe)
+    folder = (run.folder / "finals").resolve()
+    paths = [folder / f"{c.digest}.safetensors" for c in candidates]
+    observer.progress(f"training {len(candidates)} networks for {recipe.epochs} epochs", 0.0)
+    seed = run.config.search.seed
+    # The reference is the slowest to train, so it goes first.
+    order = [len(candidates) - 1, *range(len(candidates) - 1)]
+    arguments = [(candidates[i].to_json(), seed, str(paths[i])) for i in order]
+    accuracies = dict(zip(order, map_parallel(train_final, evaluator, arguments), strict=True))
+    finals = [Final(c, accuracies[i], paths[i]) for i, c in enumerate(candidates)]
+    for f in finals:
+        observer.note(f"{f.candidate.digest}: validation accuracy {f.validation_accuracy:.2%}")
+    return finals
+
+
+def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
+    """Chooses by validation accuracy and cost, exports, measures both networks interleaved, and touches the test split.
+
+    The test split is read here and nowhere else, once for each of the two networks.
+    """
+    space, dataset = run.space, run.dataset
+    *candidates, reference = finals
+    rows = np.array([space.encode(f.candidate) for f in candidates])
+    rewards = run.objective.reward(np.array([f.validation_accuracy for f in candidates]), run.cost(rows))
+    chosen = candidates[int(np.argmax(rewards))]
+    runtime = export_runtime(run.device)
+    networks, files, agreements = [], [], []
+    for final, name in ((chosen, "model.onnx"), (reference, "reference.onnx")):
+        network = load_network(space, final.candidate, final.weights)
+        observer.progress(f"exporting {name}", 0.3)
+        agreements.append(export_network(network, final.candidate, space, dataset, runtime, run.folder / name))
+        networks.append(network)
+        files.append(run.folder / name)
+    observer.progress("measuring both networks, interleaved", 0.6)
+    executables = [run.device.make_runtime().prepare(n) for n in networks]
+    timings = measure([e.run for e in executables], FINAL_PROTOCOL, names=["the chosen network", "the reference"])
+    rows_out = [
+        _network_row(run, name, final, files[i], timings[i], agreements[i])
+        for i, (name, final) in enumerate((("chosen", chosen), ("reference", reference)))
+    ]
+    result = RunResult(
+        tuple(rows_out),
+        (dict(chosen.candidate), dict(reference.candidate)),
+        agreements[0],
+        {"search": _search_seconds(run)},
+    )
+    data = asdict(result)
+    write_text(run.folder / "result.json", json.dumps(data, indent=1))
+    return result
+
+
+def _search_seconds(run: Run) -> float:
+    return max((t.finished_s for t in run.ledger.trials()), default=0.0)
+
+
+def _network_row(run: Run, name: str, final: Final, file: Path, timing: Timing, agreement: Agreement) -> NetworkRow:
+    costs = run.cost.of(final.candidate)
+    return NetworkRow(
+        name=name,
+        digest=final.candidate.digest,
+        test_accuracy=file_accuracy(file, run.dataset, run.dataset.test, export_runtime(run.device)),
+        validation_accuracy=final.validation_accuracy,
+        latency_predicted_ms=costs["latency_ms"],
+        latency_predicted_std_ms=costs["latency_ms_std"],
+        latency_measured_ms=timing.p50_ms,
+        latency_p90_ms=timing.p90_ms,
+        weight_bytes=int(costs["weight_bytes"]),
+        file_bytes=agreement.file_bytes,
+        macs=int(costs["macs"]),
+        params=int(costs["params"]),
+        peak_memory_bytes=int(costs["peak_memory_bytes"]),
+    )

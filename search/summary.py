@@ -1,0 +1,150 @@
+"""What a run's report shows, gathered from its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from hwnas.latency_tables.precisions import executes
+from hwnas.predictors.registration import check
+from hwnas.search.ledger import Trial
+from hwnas.search.report_data import CheckPoint, LayerRow, ReportData, TrialPoint
+from hwnas.search.run import Run, RunResult
+from hwnas.spaces.candidate import Candidate
+from hwnas.spaces.operator import Operator
+
+
+def report_data(run: Run, result: RunResult) -> ReportData:
+    """Everything of a finished run."""
+    held_out = check(run.device, run.space)
+    profile = run.device.profile
+    agreement = result.agreement
+    return ReportData(
+        title=f"{run.config.space.name} on {run.device.name}: {run.config.data.name}",
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=f"hwnas search {run.folder / 'config.yaml'}",
+        device_facts={
+            "name": run.device.name,
+            **profile.facts,
+            "measured": f"{len(run.device.table.networks)} networks, {len(run.device.table.operators)} operators, "
+            f"{profile.registered}, {profile.registration_seconds:.0f} s",
+        },
+        precisions=[
+            {
+                "weight bits": str(p.weight_bits),
+                "activation bits": str(p.act_bits),
+                "execution": p.execution,
+                "latency against float32": f"{p.relative_latency:.2f}×",
+                "kernels": ", ".join(p.kernels),
+            }
+            for p in profile.precisions
+        ],
+        latency_mape=held_out.error.mape,
+        latency_kendall=held_out.error.kendall_tau,
+        latency_within_10=held_out.error.within_10_percent,
+        checks=[
+            CheckPoint(float(p), float(m)) for p, m in zip(held_out.predicted_ms, held_out.measured_ms, strict=True)
+        ],
+        trials=[_trial_point(run, t) for t in run.ledger.finished],
+        networks=list(result.networks),
+        layers=layer_rows(run, result.candidates[0]),
+        reference_layers=layer_rows(run, result.candidates[1]),
+        target=run.objective.describe(),
+        agreement={
+            "real images compared": str(agreement.images),
+            "same class": f"{agreement.same_top1} (and {agreement.ties} ties)",
+            "largest logit difference": f"{agreement.largest_difference:.4g}",
+            "mean logit difference": f"{agreement.mean_difference:.3g} (logits spread by {agreement.logit_std:.3g})",
+            "integer layers in integer kernels": f"{agreement.integer_kernels} of {agreement.integer_layers}",
+        },
+        settings={
+            "seed": str(run.config.search.seed),
+            "controller": run.config.controller.name,
+            "trials": str(len(run.ledger.finished)),
+            "search": f"{result.seconds.get('search', 0.0):.0f} s on {run.config.search.workers} workers",
+            "space": f"{len(run.space.decisions)} decisions, 10^{run.space.log10_size:.0f} rows",
+            "configuration": json.dumps(run.config.model_dump(mode="json", exclude_defaults=True)),
+        },
+    )
+
+
+def layer_rows(run: Run, candidate: Mapping[str, Any]) -> list[LayerRow]:
+    """The operators of a network with their costs and how the device runs them."""
+    operators = run.space.workload(candidate).operators
+    model = run.cost.latency
+    latency, std = model.operator_ms(operators), model.operator_std_ms(operators)
+    measured = {row.operator for row in run.device.table.operators}
+    widest = {o.name: o.out_channels for o in _widest(run).operators}
+    first_factors = {o.name.removesuffix("_in"): o for o in operators if o.name.endswith("_in")}
+    return [
+        LayerRow(
+            name=o.name,
+            kind=_kind(o),
+            shape=f"{_shape(o.in_channels, o.in_size)} → {_shape(o.out_channels, o.out_size)}",
+            in_channels=o.in_channels,
+            out_channels=o.out_channels,
+            width_share=min(1.0, o.out_channels / widest.get(o.name, o.out_channels)),
+            weight_bits=o.weight_bits if o.weights else None,
+            act_bits=o.out_bits,
+            rank_share=_rank_share(o, first_factors),
+            execution=executes(o, run.device.profile.precisions),
+            macs=o.macs,
+            weight_bytes=o.weight_bytes,
+            latency_ms=float(ms),
+            latency_std_ms=float(s),
+            measured=o in measured,
+        )
+        for o, ms, s in zip(operators, latency, std, strict=True)
+    ]
+
+
+def _widest(run: Run) -> Any:
+    return run.space.workload(Candidate({d.name: d.options[-1] for d in run.space.decisions}))
+
+
+def _kind(o: Operator) -> str:
+    if o.kind != "conv":
+        return o.kind
+    stride = f" /{o.stride}" if o.stride > 1 else ""
+    return f"{'depthwise' if o.depthwise else 'conv'} {o.kernel}×{o.kernel}{stride}"
+
+
+def _shape(channels: int, size: tuple[int, int]) -> str:
+    return f"{channels}×{size[0]}×{size[1]}"
+
+
+def _rank_share(o: Operator, first_factors: Mapping[str, Operator]) -> float:
+    """MACs of a layer's two factors relative to the whole layer's."""
+    name = o.name.removesuffix("_in")
+    first = first_factors.get(name)
+    if first is None:
+        return 1.0
+    rank, inputs = first.out_channels, first.in_channels
+    outputs = o.out_channels if o.name == name else inputs
+    return min(1.0, rank * (inputs + outputs) / (inputs * outputs))
+
+
+def _trial_point(run: Run, trial: Trial) -> TrialPoint:
+    candidate = run.space.decode(trial.row)
+    kinds: dict[str, list[str]] = {}
+    for kind in ("depth", "width", "weight_bits"):
+        kinds[kind] = [str(v) for name, v in candidate.items() if name.rpartition(".")[2] == kind]
+    bits = sorted(set(kinds["weight_bits"]), key=int)
+    text = f"depths {'·'.join(kinds['depth'])}, widths {'·'.join(kinds['width'])}"
+    text += f", weights of {'/'.join(bits)} bits" if bits else ""
+    return TrialPoint(
+        number=trial.number,
+        digest=trial.digest,
+        state=trial.state,
+        accuracy=trial.accuracy,
+        latency_ms=trial.costs["latency_ms"],
+        weight_bytes=int(trial.costs["weight_bytes"]),
+        macs=int(trial.costs["macs"]),
+        params=int(trial.costs["params"]),
+        reward=trial.reward,
+        epochs=trial.steps,
+        finished_s=trial.finished_s,
+        changes=text + (f"; {trial.error}" if trial.error else ""),
+    )

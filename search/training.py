@@ -1,0 +1,176 @@
+"""Training a network of a space: optimiser, schedule, quantisers, batch-norm calibration, evaluation."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from hwnas.search.datasets import Dataset, Split, augment, batches
+from hwnas.spaces.errors import DivergedError
+from hwnas.spaces.network import Network
+from hwnas.spaces.quantizers import ActivationQuantizer
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+EVALUATION_BATCH = 256
+CALIBRATION_IMAGES = 2048
+
+
+class Recipe(BaseModel):
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the training split.
+        batch_size: Images per step.
+        optimizer: ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
+        learning_rate: The peak; a linear warm-up over ``warmup_epochs`` leads to it, a cosine to zero away from it.
+        weight_decay: On weights; never on biases and normalisation.
+        label_smoothing: Share of the target spread over all classes.
+        warmup_epochs: Epochs of warm-up; may be a fraction.
+        shift: Largest random shift in pixels.
+        flip: Random horizontal flips.
+        average: Decay per step of an exponential moving average of the weights, which is what is evaluated; 0 for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: PositiveInt = 8
+    batch_size: PositiveInt = Field(default=64, ge=2)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 0.004
+    weight_decay: NonNegativeFloat = 0.02
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    warmup_epochs: NonNegativeFloat = 0.5
+    shift: NonNegativeInt = 1
+    flip: bool = False
+    average: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Trainer:
+    """Trains one network epoch by epoch.
+
+    Args:
+        network: Trained in place.
+        dataset: Its ``train`` split is learnt; the others are only ever evaluated.
+        recipe: How.
+        seed: Of the order of images and of their augmentation.
+    """
+
+    def __init__(self, network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
+        self.network = network
+        self.dataset = dataset
+        self.recipe = recipe
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = _optimizer(network, recipe)
+        self.epoch = 0
+        self.averaged = copy.deepcopy(network).eval() if recipe.average else None
+        steps_per_epoch = max(1, len(dataset.train) // recipe.batch_size)
+        self._steps = steps_per_epoch * recipe.epochs
+        self._warmup = max(1.0, steps_per_epoch * recipe.warmup_epochs)
+        self._step = 0
+
+    def train_epoch(self) -> float:
+        """One pass over the training split; the mean loss.
+
+        Raises:
+            DivergedError: The loss is not finite.
+        """
+        recipe = self.recipe
+        self.network.train()
+        total, count = 0.0, 0
+        for images, labels in batches(self.dataset.train, recipe.batch_size, self.generator):
+            x = augment(self.dataset.normalise(images), self.generator, shift=recipe.shift, flip=recipe.flip)
+            rate = self._learning_rate()
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            loss = functional.cross_entropy(self.network(x), labels, label_smoothing=recipe.label_smoothing)
+            if not torch.isfinite(loss):
+                raise DivergedError(
+                    f"the loss became {loss.item()} in epoch {self.epoch + 1}; lower training.learning_rate"
+                )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+            self.optimizer.step()
+            self._average()
+            total, count = total + loss.item() * len(labels), count + len(labels)
+        self.epoch += 1
+        return total / max(1, count)
+
+    def calibrated(self) -> Network:
+        """The network whose accuracy counts (the averaged one where there is one), ready for evaluation.
+
+        Its statistics are re-estimated on the training split: after few steps the moving averages lag far behind.
+        """
+        network = self.averaged or self.network
+        calibrate(network, self.dataset, self.recipe.batch_size)
+        return network.eval()
+
+    def _learning_rate(self) -> float:
+        self._step += 1
+        peak = self.recipe.learning_rate
+        if self._step <= self._warmup:
+            return peak * self._step / self._warmup
+        progress = (self._step - self._warmup) / max(1.0, self._steps - self._warmup)
+        return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.averaged is None:
+            return
+        decay = min(self.recipe.average, self._step / (self._step + 10))
+        own: Mapping[str, Tensor] = self.network.state_dict()
+        for name, value in self.averaged.state_dict().items():
+            if value.dtype.is_floating_point:
+                value.lerp_(own[name], 1 - decay)
+            else:
+                value.copy_(own[name])
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, dataset: Dataset, split: Split) -> float:
+    """Share of a split that the network in evaluation mode classifies rightly."""
+    network.eval()
+    right = 0
+    for images, labels in batches(split, EVALUATION_BATCH, None):
+        right += int((network(dataset.normalise(images)).argmax(1) == labels).sum())
+    return right / len(split)
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, dataset: Dataset, batch_size: int) -> None:
+    """Re-estimates batch-norm statistics and quantiser ranges on training images as they are.
+
+    During training both are moving averages over augmented images and over weights that were still changing.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    for module in network.modules():
+        if isinstance(module, ActivationQuantizer):
+            module.reset()
+    network.train()
+    seen = 0
+    for images, _ in batches(dataset.train, batch_size, torch.Generator().manual_seed(0)):
+        network(dataset.normalise(images))
+        seen += len(images)
+        if seen >= CALIBRATION_IMAGES:
+            break
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)

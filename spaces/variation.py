@@ -1,0 +1,60 @@
+"""Moves within a space: coherent draws, mutation, crossover. All return rows in canonical form."""
+
+from __future__ import annotations
+
+import numpy as np
+from hwnas.spaces.space import Rows, Space
+
+COHERENCE = 0.85
+"""Share of the places of a kind of decision that follow the network's preferred option."""
+PREFERENCE = 0.7
+"""Probability that a network has a preferred option for a kind of decision."""
+
+
+def decision_kinds(space: Space) -> dict[str, list[int]]:
+    """Columns of the decisions that differ only in place, by the last part of their names, such as ``kernel``."""
+    kinds: dict[str, list[int]] = {}
+    for column, decision in enumerate(space.decisions):
+        kinds.setdefault(decision.name.rpartition(".")[2], []).append(column)
+    return kinds
+
+
+def sample_coherent(space: Space, rng: np.random.Generator, n: int) -> Rows:
+    """``n`` networks that mostly repeat one option for each kind of decision. Shape (n, decisions).
+
+    Uniform draws mix every precision, width and kernel within one network; what people build, and what a search ends
+    with, repeats a few of them throughout.
+    """
+    rows = space.sample(rng, n)
+    for columns in decision_kinds(space).values():
+        preferred = rng.random((n, 1))
+        follows = (rng.random((n, len(columns))) < COHERENCE) & (rng.random((n, 1)) < PREFERENCE)
+        options = (preferred * space.sizes[columns]).astype(np.int16)
+        rows[:, columns] = np.where(follows, options, rows[:, columns])
+    return space.canonical(rows)
+
+
+def mutate(space: Space, rng: np.random.Generator, row: Rows, n: int) -> Rows:
+    """``n`` mutants of one row (decisions,). Shape (n, decisions).
+
+    Half of them change one to three active decisions at random; the other half set all decisions of one kind, such as
+    every layer's weight bits, to the same relative option, a move that single changes would need many steps for.
+    """
+    rows = np.repeat(np.atleast_2d(row), n, axis=0)
+    active = np.flatnonzero(space.active(np.atleast_2d(row))[0])
+    kinds = list(decision_kinds(space).values())
+    for child in rows:
+        if rng.random() < 0.5:
+            columns = rng.choice(active, size=min(len(active), int(rng.integers(1, 4))), replace=False)
+            for column in columns:
+                others = [i for i in range(int(space.sizes[column])) if i != child[column]]
+                child[column] = rng.choice(others)
+        else:
+            columns = np.array(kinds[int(rng.integers(len(kinds)))])
+            child[columns] = (rng.random() * space.sizes[columns]).astype(np.int16)
+    return space.canonical(rows)
+
+
+def crossover(space: Space, rng: np.random.Generator, first: Rows, second: Rows) -> Rows:
+    """A child of each pair of rows (n, decisions): every decision from either parent with equal chance."""
+    return space.canonical(np.where(rng.random(first.shape) < 0.5, first, second))
