@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwnas.latency_tables.runtimes import Runtime, make_runtime
+from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces.errors import InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml, write_yaml
@@ -62,7 +63,7 @@ class Verification(_Model):
 
 
 class Profile(_Model):
-    """The content of ``profile.yaml``."""
+    """The content of ``profile.yaml``. ``probe_ms``: see `hwnas.latency_tables.steadiness`."""
 
     format: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -71,6 +72,7 @@ class Profile(_Model):
     runtime_settings: dict[str, Any]
     facts: dict[str, str]
     protocol: dict[str, float | int | str]
+    probe_ms: float
     registered: str
     registration_seconds: float
     precisions: tuple[Precision, ...] = ()
@@ -92,6 +94,10 @@ class Device:
     def make_runtime(self) -> Runtime:
         """The runtime that the device was measured with; raises `UnavailableError` where it is not installed."""
         return make_runtime(self.profile.runtime, self.profile.runtime_settings)
+
+    def steadiness(self) -> Steadiness:
+        """Knows how fast the machine was when it was registered."""
+        return Steadiness(self.profile.probe_ms)
 
     def save(self, folder: Path) -> None:
         """Writes the device's files into ``folder``, the profile last, so that an unfinished device is not listed."""

@@ -11,10 +11,14 @@ from statistics import median, pstdev
 
 import numpy as np
 import torch
-from hwnas.latency_tables.plan import sample_networks
+from hwnas.latency_tables.device import Precision
+from hwnas.latency_tables.plan import precision_pairs, sample_networks, uniform_precision
+from hwnas.latency_tables.precisions import find_precisions
 from hwnas.latency_tables.runtimes import Executable, OperatorTime, Runtime
+from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.table import LatencyTable, NetworkRow, OperatorRow, Role
 from hwnas.latency_tables.timing import Protocol, Timing, measure
+from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.network import Network
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Rows, Space
@@ -31,20 +35,21 @@ class Plan:
     """How much to measure.
 
     Attributes:
-        seconds: Time to spend; at least one chunk of networks and the checks are measured all the same.
+        seconds: Time to spend. Where a disturbed machine makes it too little for ``min_networks``, up to twice as long.
+        min_networks: Networks to learn from at least.
         checks: Uniformly drawn networks that predictors never learn from.
-        profiled: Networks whose operators are timed one by one with the runtime's profiler.
-        profiled_runs: Inferences per profiled network.
-        max_networks: Networks at most, beside the checks.
+        profiled_runs: Inferences of each network whose operators are timed one by one with the runtime's profiler:
+            the reference network in every precision.
+        max_networks: Networks to learn from at most.
         protocol: How to time.
     """
 
     seconds: float = 100.0
     checks: int = 40
-    profiled: int = 16
     profiled_runs: int = 60
+    min_networks: int = 192
     max_networks: int = 480
-    protocol: Protocol = field(default_factory=lambda: Protocol(rounds=5, burst_s=0.012))
+    protocol: Protocol = field(default_factory=lambda: Protocol(rounds=4, burst_s=0.012))
 
 
 def profile_space(
@@ -54,9 +59,15 @@ def profile_space(
     plan: Plan | None = None,
     *,
     known: LatencyTable | None = None,
+    steadiness: Steadiness | None = None,
     progress: Progress | None = None,
-) -> LatencyTable:
+) -> tuple[LatencyTable, tuple[Precision, ...]]:
     """Measures networks of ``space`` until the plan's time is up, and adds them to what is ``known``.
+
+    First the reference network in every precision, operator by operator too, then the checks, then the rest.
+
+    Returns:
+        The table, and what the device does with each precision.
 
     Raises:
         NoisyMeasurementError: The machine is too busy for a figure to repeat.
@@ -64,30 +75,32 @@ def profile_space(
     plan = plan or Plan()
     report = progress or (lambda *_: None)
     start = time.perf_counter()
-    log = _Log(space, known or LatencyTable())
-    checks = space.sample(rng, plan.checks)
-    networks = sample_networks(space, rng, plan.max_networks)
-    queue: list[tuple[Rows, Role]] = [(checks, "check")]
-    queue += [(networks[i : i + CHUNK], "fit") for i in range(0, len(networks), CHUNK)]
-    done = 0
-    anchor = prepare(space, space.encode(space.reference()), runtime)
-    for rows, role in queue:
+    bench = _Bench(space, runtime, plan, known or LatencyTable(), steadiness or Steadiness())
+    report("measuring precisions", 0.0)
+    uniform = np.array([uniform_precision(space, w, a) for w, a in precision_pairs(space)])
+    timings, executables = bench.measure(uniform, "fit")
+    times = [e.operator_times(plan.profiled_runs) for e in executables]
+    for row, timing, own in zip(uniform, timings, times, strict=True):
+        bench.add_operators(row, timing, own)
+    bench.measure(space.sample(rng, plan.checks), "check")
+    measured = len(uniform)
+    speeds = [1 / t.p50_ms for t in timings]
+    networks = sample_networks(space, rng, plan.max_networks - measured, speeds)
+    for first in range(0, len(networks), CHUNK):
         elapsed = time.perf_counter() - start
-        per_network = elapsed / max(1, done)
-        if done > len(checks) and elapsed + per_network * len(rows) > plan.seconds:
+        if elapsed > plan.seconds * (1 if measured >= plan.min_networks else 2):
             break
-        report(f"measuring networks ({done} done)", min(1.0, elapsed / plan.seconds))
-        executables = [prepare(space, row, runtime) for row in rows]
-        names = ["the reference network", *(f"network {space.decode(row).digest}" for row in rows)]
-        first, *timings = measure([anchor.run, *(e.run for e in executables)], plan.protocol, names=names)
-        log.begin_chunk(first)
-        profiled = plan.profiled if role == "fit" and not log.profiled else 0
-        for position, (row, timing) in enumerate(zip(rows, timings, strict=True)):
-            times = executables[position].operator_times(plan.profiled_runs) if position < profiled else None
-            log.add(row, role, timing, times)
-        done += len(rows)
-    report(f"measured {done} networks", 1.0)
-    return log.table()
+        report(f"measuring networks ({measured} done)", min(1.0, elapsed / plan.seconds))
+        rows = networks[first : first + CHUNK]
+        try:
+            bench.measure(rows, "fit")
+            measured += len(rows)
+        except NoisyMeasurementError:
+            if elapsed > plan.seconds:
+                raise
+            # These networks are left out; others will do.
+    report(f"measured {measured} networks", 1.0)
+    return bench.table(), find_precisions(space, runtime, uniform, timings, times)
 
 
 def prepare(space: Space, row: np.ndarray, runtime: Runtime) -> Executable:
@@ -115,63 +128,72 @@ def own_times(times: Mapping[str, OperatorTime], latency_ms: float) -> dict[str,
     return {name: max(0.0, t.ms - extra * t.nodes) for name, t in times.items()}
 
 
-class _Log:
-    """Collects the rows of a table."""
+class _Bench:
+    """Measures chunk after chunk, each together with an anchor network, and collects the rows of a table."""
 
-    def __init__(self, space: Space, known: LatencyTable) -> None:
+    def __init__(
+        self, space: Space, runtime: Runtime, plan: Plan, known: LatencyTable, steadiness: Steadiness
+    ) -> None:
         self.space = space
-        self.spec = json.dumps(space.spec, sort_keys=True)
+        self.runtime = runtime
+        self.plan = plan
         self.known = known
+        self.steadiness = steadiness
+        self.spec = json.dumps(space.spec, sort_keys=True)
+        self.anchor = prepare(space, space.encode(space.reference()), runtime)
+        self.anchors_ms: list[float] = []
         self.index: dict[Operator, int] = {row.operator: i for i, row in enumerate(known.operators)}
-        self.networks = list(known.networks)
         self.count = Counter({row.operator: row.count for row in known.operators})
         self.kernels: dict[Operator, tuple[str, ...]] = {}
         self.times: dict[Operator, list[float]] = defaultdict(list)
-        self.profiled = 0
-        self.chunks: list[tuple[int, float]] = []
+        self.networks: list[tuple[NetworkRow, int]] = []
 
-    def begin_chunk(self, anchor: Timing) -> None:
-        """What follows was measured together with the anchor network, which was as fast as ``anchor`` says."""
-        self.chunks.append((len(self.networks), anchor.p50_ms))
+    def measure(self, rows: Rows, role: Role) -> tuple[list[Timing], list[Executable]]:
+        """Times the networks of the rows (n, decisions), interleaved."""
+        executables = [prepare(self.space, row, self.runtime) for row in rows]
+        names = ["the reference network", *(f"network {self.space.decode(row).digest}" for row in rows)]
+        items = [self.anchor.run, *(e.run for e in executables)]
+        anchor, *timings = measure(items, self.plan.protocol, names=names, steadiness=self.steadiness)
+        for row, timing in zip(rows, timings, strict=True):
+            self._add(row, role, timing)
+        self.anchors_ms.append(anchor.p50_ms)
+        return timings, executables
 
-    def add(self, row: np.ndarray, role: Role, timing: Timing, times: Mapping[str, OperatorTime] | None) -> None:
+    def add_operators(self, row: np.ndarray, timing: Timing, times: Mapping[str, OperatorTime]) -> None:
+        """What each operator of a measured network took inside it."""
+        own = own_times(times, timing.p50_ms)
+        for operator in self.space.workload_of_row(row).operators:
+            self.times[operator].append(own.get(operator.name, 0.0))
+            self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
+
+    def table(self) -> LatencyTable:
+        """Everything measured, the machine's drift between chunks taken out: the anchor shows it."""
+        usual = median(self.anchors_ms)
+        networks = [
+            replace(n, latency_ms_p50=n.latency_ms_p50 / speed, latency_ms_p90=n.latency_ms_p90 / speed)
+            for n, speed in ((n, self.anchors_ms[chunk] / usual) for n, chunk in self.networks)
+        ]
+        operators = tuple(self._row(o, i) for o, i in self.index.items())
+        return LatencyTable(operators, (*self.known.networks, *networks))
+
+    def _add(self, row: np.ndarray, role: Role, timing: Timing) -> None:
         operators = self.space.workload_of_row(row).operators
         for operator in operators:
             self.index.setdefault(operator, len(self.index))
         self.count.update(set(operators))
-        if times is not None:
-            self.profiled += 1
-            own = own_times(times, timing.p50_ms)
-            for operator in operators:
-                self.times[operator].append(own.get(operator.name, 0.0))
-                self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
         candidate = self.space.decode(row)
-        self.networks.append(
-            NetworkRow(
-                digest=candidate.digest,
-                space=self.spec,
-                candidate=candidate.to_json(),
-                role=role,
-                operators=tuple(self.index[o] for o in operators),
-                latency_ms_p50=timing.p50_ms,
-                latency_ms_p90=timing.p90_ms,
-                spread=timing.spread,
-                runs=timing.runs,
-            )
+        network = NetworkRow(
+            digest=candidate.digest,
+            space=self.spec,
+            candidate=candidate.to_json(),
+            role=role,
+            operators=tuple(self.index[o] for o in operators),
+            latency_ms_p50=timing.p50_ms,
+            latency_ms_p90=timing.p90_ms,
+            spread=timing.spread,
+            runs=timing.runs,
         )
-
-    def table(self) -> LatencyTable:
-        networks = self.networks[: self.chunks[0][0]]
-        usual = median(ms for _, ms in self.chunks)
-        ends = [start for start, _ in self.chunks[1:]] + [len(self.networks)]
-        for (start, ms), end in zip(self.chunks, ends, strict=True):
-            # The anchor was measured in every chunk: its own drift is the machine's.
-            speed = ms / usual
-            networks += [
-                replace(n, latency_ms_p50=n.latency_ms_p50 / speed, latency_ms_p90=n.latency_ms_p90 / speed)
-                for n in self.networks[start:end]
-            ]
-        return LatencyTable(tuple(self._row(o, i) for o, i in self.index.items()), tuple(networks))
+        self.networks.append((network, len(self.anchors_ms)))
 
     def _row(self, operator: Operator, index: int) -> OperatorRow:
         known = self.known.operators[index] if index < len(self.known.operators) else OperatorRow(operator)

@@ -1,7 +1,8 @@
 """Repeatable timing: warm-up, bursts, interleaved rounds, a spread that is checked, and refusal of noise.
 
 As MLPerf does, each thing is run many times back to back (a burst) after a warm-up, and its median is taken. Bursts of
-different things are interleaved over the session, so that a slow minute of the machine falls on all of them alike.
+different things are interleaved over the session, bursts during which the machine was disturbed are measured again
+(`hwnas.latency_tables.steadiness`), and what slow drift remains, which falls on all things alike, is taken out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.spaces.errors import NoisyMeasurementError
 from numpy.typing import NDArray
 
@@ -32,7 +34,8 @@ class Protocol:
         min_runs: Runs per burst at least.
         warmup_runs: Runs before each burst that are not timed.
         max_spread: Largest accepted spread (see `Timing.spread`).
-        retries: How often a noisy item gets another set of rounds before it is refused.
+        patience: An item gets at most this many times ``rounds`` bursts before it is refused.
+        max_wait_s: Seconds to wait in all for the machine to run at its usual speed.
     """
 
     rounds: int = 5
@@ -40,7 +43,8 @@ class Protocol:
     min_runs: int = 5
     warmup_runs: int = 3
     max_spread: float = 0.10
-    retries: int = 2
+    patience: int = 6
+    max_wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,41 +83,60 @@ def measure(
     items: Sequence[Callable[[], object]],
     protocol: Protocol | None = None,
     *,
-    clock: Clock = time.perf_counter,
     names: Sequence[str] = (),
-    progress: Callable[[int, int], None] | None = None,
+    steadiness: Steadiness | None = None,
+    clock: Clock = time.perf_counter,
 ) -> list[Timing]:
-    """Times all items, interleaved, and takes the machine's slow drift out of the figures.
+    """Times all items, interleaved, at the machine's usual speed.
 
     Args:
         items: Each runs once, and returns when it has finished.
         protocol: How to measure.
-        clock: Injectable for tests.
         names: What to call the items in an error.
-        progress: Called with the number of bursts done and planned.
+        steadiness: What is known of the machine's usual speed; it learns from every call.
+        clock: Injectable for tests.
 
     Raises:
-        NoisyMeasurementError: An item that does not repeat within ``protocol.max_spread``, even after retries.
+        NoisyMeasurementError: An item that does not repeat within ``protocol.max_spread``, or a machine that is
+            disturbed most of the time.
     """
     protocol = protocol or Protocol()
+    steadiness = steadiness or Steadiness()
     log = _Log(len(items))
     pending = list(range(len(items)))
-    for attempt in range(1 + protocol.retries):
-        for turn in range(protocol.rounds):
-            for position, i in enumerate(pending):
-                log.add(i, burst(items[i], protocol, clock))
-                if progress and not attempt:
-                    progress(turn * len(items) + position + 1, protocol.rounds * len(items))
-        timings = log.summarise()
-        pending = [i for i, timing in enumerate(timings) if timing.spread > protocol.max_spread]
+    patience_s = protocol.max_wait_s
+    for turn in range(protocol.rounds * protocol.patience):
+        before = steadiness.probe()
+        for i in pending:
+            if not steadiness.steady(before):
+                start = clock()
+                before = steadiness.wait(patience_s)
+                patience_s = max(0.0, patience_s - (clock() - start))
+            seconds = burst(items[i], protocol, clock)
+            after = steadiness.probe()
+            log.add(i, seconds, max(before, after))
+            before = after
+        if turn + 1 < protocol.rounds:
+            continue
+        log.keep(steadiness)
+        pending = [i for i in range(len(items)) if log.lacks(i, protocol)]
         if not pending:
-            return timings
-    worst = max(pending, key=lambda i: timings[i].spread)
+            return log.summarise()
+    raise NoisyMeasurementError(_refusal(log, pending, protocol, names))
+
+
+def _refusal(log: _Log, pending: Sequence[int], protocol: Protocol, names: Sequence[str]) -> str:
+    worst = max(pending, key=log.spread)
     name = names[worst] if names else f"item {worst}"
-    raise NoisyMeasurementError(
-        f"{name} does not repeat: its medians still spread by ±{timings[worst].spread:.0%} after {len(log.of(worst))} "
-        f"rounds (accepted: ±{protocol.max_spread:.0%}). Close other programs, fix the processor's frequency, and "
-        "measure again"
+    advice = "Close other programs, fix the processor's frequency, and measure again"
+    if log.steady_count(worst) < protocol.rounds:
+        return (
+            f"{name} cannot be measured: the machine ran at its usual speed during only {log.steady_count(worst)} of "
+            f"{log.count(worst)} bursts. {advice}"
+        )
+    return (
+        f"{name} does not repeat: its medians still spread by ±{log.spread(worst):.0%} after {log.count(worst)} rounds "
+        f"(accepted: ±{protocol.max_spread:.0%}). {advice}"
     )
 
 
@@ -124,28 +147,52 @@ class _Log:
         self.items = items
         self.owner: list[int] = []
         self.medians: list[float] = []
+        self.probes: list[float] = []
         self.runs: list[NDArray[np.float64]] = []
+        self.kept: list[int] = []
 
-    def add(self, item: int, seconds: list[float]) -> None:
+    def add(self, item: int, seconds: list[float], probe_ms: float) -> None:
         self.owner.append(item)
         self.medians.append(median(seconds) * 1e3)
+        self.probes.append(probe_ms)
         self.runs.append(np.asarray(seconds) * 1e3)
 
-    def of(self, item: int) -> list[int]:
-        return [k for k, owner in enumerate(self.owner) if owner == item]
+    def keep(self, steadiness: Steadiness) -> None:
+        """Sorts out the bursts during which the machine was disturbed."""
+        self.kept = [k for k, probe in enumerate(self.probes) if steadiness.steady(probe)]
+
+    def count(self, item: int) -> int:
+        return self.owner.count(item)
+
+    def steady_count(self, item: int) -> int:
+        return sum(self.owner[k] == item for k in self.kept)
+
+    def spread(self, item: int) -> float:
+        return _spread([self.medians[k] for k in self.kept if self.owner[k] == item])
+
+    def lacks(self, item: int, protocol: Protocol) -> bool:
+        return self.steady_count(item) < protocol.rounds or self.spread(item) > protocol.max_spread
 
     def summarise(self) -> list[Timing]:
-        medians = np.array(self.medians)
-        speed = drift(np.array(self.owner), medians)
+        owner = np.array([self.owner[k] for k in self.kept])
+        medians = np.array([self.medians[k] for k in self.kept])
+        speed = drift(owner, medians)
         result = []
         for item in range(self.items):
-            own = self.of(item)
+            own = np.flatnonzero(owner == item)
             corrected = medians[own] / speed[own]
-            p50 = float(np.median(corrected))
-            low, high = np.quantile(corrected, (0.25, 0.75))
-            runs = np.concatenate([self.runs[k] / speed[k] for k in own])
-            result.append(Timing(p50, float(np.quantile(runs, 0.9)), float(high - low) / 2 / p50, len(runs)))
+            runs = np.concatenate([self.runs[self.kept[k]] / speed[k] for k in own])
+            result.append(
+                Timing(float(np.median(corrected)), float(np.quantile(runs, 0.9)), _spread(corrected), len(runs))
+            )
         return result
+
+
+def _spread(medians: Sequence[float] | NDArray[np.float64]) -> float:
+    if not len(medians):
+        return float("inf")
+    low, middle, high = np.quantile(medians, (0.25, 0.5, 0.75))
+    return float((high - low) / 2 / middle)
 
 
 def drift(owner: NDArray[np.int64], medians: NDArray[np.float64]) -> NDArray[np.float64]:

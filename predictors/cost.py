@@ -161,17 +161,10 @@ class CostModel:
 def _costs(
     combinations: list[tuple[Operator, ...]], latency_ms: Mapping[Operator, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    sums = np.array(
-        [
-            (
-                sum(latency_ms[o] for o in operators),
-                sum(o.weight_bytes for o in operators),
-                sum(o.macs for o in operators),
-                sum(o.params for o in operators),
-            )
-            for operators in combinations
-        ],
-        dtype=np.float64,
-    )
-    peak = np.array([max((o.live_bytes for o in operators), default=0) for operators in combinations], dtype=np.float64)
+    flat = [o for operators in combinations for o in operators]
+    owner = np.repeat(np.arange(len(combinations)), [len(operators) for operators in combinations])
+    sums = np.zeros((len(combinations), len(SUMMED)))
+    np.add.at(sums, owner, np.array([(latency_ms[o], o.weight_bytes, o.macs, o.params) for o in flat]).reshape(-1, 4))
+    peak = np.zeros(len(combinations))
+    np.maximum.at(peak, owner, np.array([o.live_bytes for o in flat], dtype=np.float64))
     return sums, peak

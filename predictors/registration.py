@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 import numpy as np
 from hwnas.latency_tables.device import Device, Profile, Verification, device_folder
 from hwnas.latency_tables.machine import machine_facts
-from hwnas.latency_tables.precisions import measure_precisions
 from hwnas.latency_tables.profiler import Plan, Progress, prepare, profile_space
 from hwnas.latency_tables.runtimes import Runtime, make_runtime
+from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.timing import measure
 from hwnas.predictors.latency import LatencyModel
 from hwnas.predictors.metrics import PredictionError, prediction_error
@@ -72,9 +72,15 @@ def register(
     if progress:
         progress("checking integer kernels", 0.0)
     runtime.check_integer_kernels()
-    precisions = measure_precisions(space, runtime, plan.protocol)
-    table = profile_space(
-        space, runtime, np.random.default_rng(seed), plan, known=known.table if known else None, progress=progress
+    steadiness = known.steadiness() if known else Steadiness()
+    table, precisions = profile_space(
+        space,
+        runtime,
+        np.random.default_rng(seed),
+        plan,
+        known=known.table if known else None,
+        steadiness=steadiness,
+        progress=progress,
     )
     facts = machine_facts() | runtime.facts()
     facts["8-bit weights"] = (
@@ -88,6 +94,7 @@ def register(
         runtime_settings=dict(runtime.settings()),
         facts=facts,
         protocol=asdict(plan.protocol),
+        probe_ms=round(steadiness.usual_ms, 6),
         registered=_now(),
         registration_seconds=0.0,
         precisions=precisions,
@@ -145,7 +152,8 @@ def verify(device: Device, networks: int, seed: int) -> Iterator[tuple[Space, Pr
     for spec in dict.fromkeys(n.space for n in device.table.networks):
         space = space_from_spec(json.loads(spec))
         rows = space.sample(np.random.default_rng(seed), networks)
-        measured = measure([prepare(space, row, runtime).run for row in rows])
+        items = [prepare(space, row, runtime).run for row in rows]
+        measured = measure(items, steadiness=device.steadiness())
         predicted = model.network_ms([space.workload_of_row(row).operators for row in rows])
         actual = np.array([t.p50_ms for t in measured])
         yield space, prediction_error(predicted, actual), float(np.median(actual / predicted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,9 @@ class Ledger:
                 directions=["maximize", "minimize"],
                 load_if_exists=True,
             )
-            self.study.set_metric_names(["accuracy", metric])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(["accuracy", metric])
         except Exception as error:
             raise InvalidFileError(f"{path} is not a usable Optuna storage: {error}") from error
         self._distributions: dict[str, BaseDistribution] = {

@@ -117,6 +117,10 @@ class _SessionSearcher(Searcher):
         self.on_trial = on_trial
         self.numbers: dict[str, int] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune stores its searcher; this one's state is the session's, which is stored elsewhere."""
+        return Searcher, ("reward", "max")
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate as a trial's configuration."""
         trial = self.session.next()

@@ -303,7 +303,12 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
         files.append(run.folder / name)
     observer.progress("measuring both networks, interleaved", 0.6)
     executables = [run.device.make_runtime().prepare(n) for n in networks]
-    timings = measure([e.run for e in executables], FINAL_PROTOCOL, names=["the chosen network", "the reference"])
+    timings = measure(
+        [e.run for e in executables],
+        FINAL_PROTOCOL,
+        names=["the chosen network", "the reference network"],
+        steadiness=run.device.steadiness(),
+    )
     rows_out = [
         _network_row(run, name, final, files[i], timings[i], agreements[i])
         for i, (name, final) in enumerate((("chosen", chosen), ("reference", reference)))

@@ -19,7 +19,7 @@ layers run in float32. The activation is ReLU throughout; MobileNetV2 has ReLU6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -155,7 +155,7 @@ class _Block:
         """Bytes of the block's input while a later addition needs it."""
         if self.stride != 1 or cin != cout:
             return 0
-        return Operator("quantize", cin, cin, self.in_side, self.in_side, in_bits=act_bits).in_bytes
+        return cin * self.in_side[0] * self.in_side[1] * _value_bytes(act_bits)
 
     def expand(
         self, cin: int, expand: int, keep: float, a_in: int, w: int, rank: float, a_mid: int
@@ -190,7 +190,7 @@ class _Block:
         squeezed = max(1, int(se * cin))  # MnasNet: a share of the block's input channels
         name, side = self.name, self.out_side
         residual = self.held(cin, cout, a_in)
-        whole = Operator("scale", hidden, hidden, side, side, in_bits=a_out).in_bytes
+        whole = hidden * side[0] * side[1] * _value_bytes(a_out)
         return (
             Operator("pool", hidden, hidden, side, in_bits=a_out, name=f"{name}.se_pool", held_bytes=residual),
             Operator("conv", hidden, squeezed, activation="relu", affine="bias", name=f"{name}.se_reduce",
@@ -212,12 +212,17 @@ class _Block:
         )  # fmt: skip
         layers = factorise(layer, rank)
         if residual:
-            # Both inputs must be integers for an integer addition; what the wider one adds to the bytes read is not held.
-            add = Operator(
-                "add", cout, cout, self.out_side, self.out_side, in_bits=max(a_in, a_out), out_bits=a_out,
-                name=f"{self.name}.add", inputs=(PREVIOUS, f"^{self.name}"),
+            # An integer addition needs two integer inputs, so the wider one counts; it is the same tensor that was held,
+            # so what reading it as the first input adds is taken off.
+            in_bits = max(a_in, a_out)
+            pixels = cout * self.out_side[0] * self.out_side[1]
+            held = residual + pixels * (_value_bytes(a_out) - _value_bytes(in_bits))
+            layers += (
+                Operator(
+                    "add", cout, cout, self.out_side, self.out_side, in_bits=in_bits, out_bits=a_out,
+                    name=f"{self.name}.add", inputs=(PREVIOUS, f"^{self.name}"), held_bytes=held,
+                ),
             )  # fmt: skip
-            layers += (replace(add, held_bytes=residual + layer.out_bytes - add.in_bytes),)
         return layers
 
 
@@ -335,6 +340,11 @@ def mbconv(
         aliases=make.aliases,
         references={"mobilenetv2": _mobilenetv2(skeleton, make.decisions)},
     )
+
+
+def _value_bytes(bits: int) -> int:
+    """Bytes of one activation in memory."""
+    return 1 if bits <= 8 else 4
 
 
 def _halved(side: tuple[int, int], stride: int) -> tuple[int, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hwnas.spaces.operator import PREVIOUS, Operator
 
 RANK_MULTIPLE = 4
@@ -26,18 +24,18 @@ def rank_of(in_channels: int, out_channels: int, ratio: float) -> int:
 def factorise(operator: Operator, ratio: float) -> tuple[Operator, ...]:
     """The operator, or its two factors: first to the rank's channels without activation, then to the output.
 
-    The tensor between the factors has the precision of the layer's input.
+    The tensor between the factors has the precision of the layer's input. Only for 1×1 layers of stride 1.
     """
     rank = rank_of(operator.in_channels, operator.out_channels, ratio)
     if not rank:
         return (operator,)
-    first = replace(
-        operator,
-        name=f"{operator.name}_in",
-        out_channels=rank,
-        out_bits=operator.in_bits,
-        activation="none",
-        affine="none",
-    )
-    second = replace(operator, in_channels=rank, inputs=(PREVIOUS,))
+    o = operator
+    first = Operator(
+        o.kind, o.in_channels, rank, o.in_size, o.in_size, 1, 1, 1, o.weight_bits, o.in_bits, o.in_bits, o.density,
+        name=f"{o.name}_in", inputs=o.inputs, held_bytes=o.held_bytes,
+    )  # fmt: skip
+    second = Operator(
+        o.kind, rank, o.out_channels, o.in_size, o.out_size, 1, 1, 1, o.weight_bits, o.in_bits, o.out_bits, o.density,
+        o.activation, o.affine, o.name, (PREVIOUS,), o.held_bytes,
+    )  # fmt: skip
     return (first, second)

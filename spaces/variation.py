@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hwnas.spaces.space import Rows, Space
 
-COHERENCE = 0.85
-"""Share of the places of a kind of decision that follow the network's preferred option."""
+COHERENCE = (0.6, 0.85, 1.0)
+"""Shares of the places of a kind of decision that follow the network's preferred option, equally likely."""
 PREFERENCE = 0.7
 """Probability that a network has a preferred option for a kind of decision."""
 
@@ -28,7 +28,8 @@ def sample_coherent(space: Space, rng: np.random.Generator, n: int) -> Rows:
     rows = space.sample(rng, n)
     for columns in decision_kinds(space).values():
         preferred = rng.random((n, 1))
-        follows = (rng.random((n, len(columns))) < COHERENCE) & (rng.random((n, 1)) < PREFERENCE)
+        coherence = rng.choice(COHERENCE, size=(n, 1))
+        follows = (rng.random((n, len(columns))) < coherence) & (rng.random((n, 1)) < PREFERENCE)
         options = (preferred * space.sizes[columns]).astype(np.int16)
         rows[:, columns] = np.where(follows, options, rows[:, columns])
     return space.canonical(rows)

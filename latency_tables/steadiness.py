@@ -1,0 +1,78 @@
+"""Tells when the machine runs at its usual speed: other programs, other guests of its host, heat and power slow it.
+
+On shared machines the same network takes 1.5 to 2 times as long for stretches of milliseconds to minutes. A probe, a
+fixed bit of interpreter work of about 0.1 ms, is timed right before and after every burst: a burst between two probes
+as fast as the machine is known to be is kept, any other is measured again later. Nothing sleeps while it waits: a core
+that was idle is slow for its first milliseconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+TOLERANCE = 1.2
+"""A probe this much slower than usual means that the machine is disturbed."""
+REPEATS = 5
+HISTORY = 4096
+
+
+def interpreter_work() -> int:
+    """About 0.1 ms of additions, the same on every call."""
+    total = 0
+    for i in range(3000):
+        total += i
+    return total
+
+
+class Steadiness:
+    """Remembers how fast the machine is when undisturbed.
+
+    Args:
+        usual_ms: The probe's time when undisturbed, from an earlier session on the same machine, or None.
+        work: The probe; injectable for tests.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        usual_ms: float | None = None,
+        *,
+        work: Callable[[], object] = interpreter_work,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._work = work
+        self._clock = clock
+        self._known_ms = usual_ms
+        self._history: list[float] = []
+
+    def probe(self) -> float:
+        """Milliseconds of the probe now, the least of five."""
+        value = np.inf
+        for _ in range(REPEATS):
+            start = self._clock()
+            self._work()
+            value = min(value, (self._clock() - start) * 1e3)
+        self._history.append(value)
+        del self._history[:-HISTORY]
+        return value
+
+    def wait(self, limit_s: float) -> float:
+        """Probes until one is steady, or for ``limit_s`` seconds; the last probe, in milliseconds."""
+        end = self._clock() + limit_s
+        value = self.probe()
+        while not self.steady(value) and self._clock() < end:
+            value = self.probe()
+        return value
+
+    @property
+    def usual_ms(self) -> float:
+        """The probe's time when undisturbed, as far as is known: that of the fastest tenth of all probes."""
+        seen = float(np.quantile(self._history, 0.1)) if self._history else np.inf
+        return min(seen, self._known_ms or np.inf)
+
+    def steady(self, probe_ms: float) -> bool:
+        """Whether the machine was undisturbed when a probe took so long."""
+        return probe_ms <= TOLERANCE * self.usual_ms
