@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from hwnas.latency_tables.runtimes import Runtime, make_runtime
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces.errors import InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml, write_yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Execution = Literal["native", "emulated", "stored only"]
 """How a device runs a precision.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import sample_coherent
 
@@ -45,7 +46,7 @@ def uniform_precision(space: Space, weight_bits: int, act_bits: int) -> Rows:
     """The space's reference network all in one precision. Shape (decisions,)."""
     row = space.encode(space.reference())
     set_precision(space, row, weight_bits, act_bits)
-    return space.canonical(row[None])[0]
+    return np.asarray(space.canonical(row[None])[0])
 
 
 def set_precision(space: Space, row: Rows, weight_bits: int, act_bits: int) -> None:

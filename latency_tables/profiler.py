@@ -11,6 +11,7 @@ from statistics import median, pstdev
 
 import numpy as np
 import torch
+
 from hwnas.latency_tables.device import Precision
 from hwnas.latency_tables.plan import precision_pairs, sample_networks, uniform_precision
 from hwnas.latency_tables.precisions import find_precisions
@@ -28,6 +29,8 @@ Progress = Callable[[str, float], None]
 
 CHUNK = 48
 """Networks held in memory and interleaved at a time."""
+ATTEMPTS = 3
+"""Times a chunk is measured before a disturbed machine is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +134,7 @@ def own_times(times: Mapping[str, OperatorTime], latency_ms: float) -> dict[str,
 class _Bench:
     """Measures chunk after chunk, each together with an anchor network, and collects the rows of a table."""
 
-    def __init__(
-        self, space: Space, runtime: Runtime, plan: Plan, known: LatencyTable, steadiness: Steadiness
-    ) -> None:
+    def __init__(self, space: Space, runtime: Runtime, plan: Plan, known: LatencyTable, steadiness: Steadiness) -> None:
         self.space = space
         self.runtime = runtime
         self.plan = plan
@@ -153,7 +154,13 @@ class _Bench:
         executables = [prepare(self.space, row, self.runtime) for row in rows]
         names = ["the reference network", *(f"network {self.space.decode(row).digest}" for row in rows)]
         items = [self.anchor.run, *(e.run for e in executables)]
-        anchor, *timings = measure(items, self.plan.protocol, names=names, steadiness=self.steadiness)
+        for attempt in range(ATTEMPTS):
+            try:
+                anchor, *timings = measure(items, self.plan.protocol, names=names, steadiness=self.steadiness)
+                break
+            except NoisyMeasurementError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
         for row, timing in zip(rows, timings, strict=True):
             self._add(row, role, timing)
         self.anchors_ms.append(anchor.p50_ms)

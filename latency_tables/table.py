@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.files import replacing
 from hwnas.spaces.operator import Operator

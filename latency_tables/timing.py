@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.spaces.errors import NoisyMeasurementError
-from numpy.typing import NDArray
 
 DRIFT_WINDOW = 12
 """Bursts to either side that tell how fast the machine was at one."""

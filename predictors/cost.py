@@ -9,12 +9,13 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.latency_tables.device import Device
 from hwnas.predictors.latency import LatencyModel
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.slot import Slot
 from hwnas.spaces.space import Rows, Space
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor

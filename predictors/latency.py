@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
 from hwnas.predictors.features import Family, Term, family, terms
 from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.operator import Operator
-from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +76,7 @@ class LatencyModel:
             coefficients={names[i]: float(theta[i]) for i in used},
             per_network_ms=float(theta[-1]),
             relative_std=float(np.sqrt((held_out**2).mean())),
-            covariance=noise * np.linalg.inv(precision),
+            covariance=np.asarray(noise * np.linalg.inv(precision), dtype=np.float64),
             in_use=tuple(names[i] for i in used),
             families=frozenset(family(o) for operators in networks for o in operators),
         )
@@ -98,7 +99,8 @@ class LatencyModel:
     def operator_std_ms(self, operators: Iterable[Operator]) -> Floats:
         """Standard deviation of `operator_ms` from the uncertainty of the coefficients, shape (n,)."""
         phi = _design([[o] for o in operators], list(self.in_use))
-        return np.sqrt(np.einsum("ni,ij,nj->n", phi, self.covariance, phi).clip(0))
+        variance: Floats = np.einsum("ni,ij,nj->n", phi, self.covariance, phi).clip(0)
+        return np.asarray(np.sqrt(variance))
 
     def network_ms(self, networks: Sequence[Sequence[Operator]]) -> Floats:
         """Milliseconds of whole networks, shape (n,)."""
@@ -124,7 +126,7 @@ def _solve(design: Floats) -> Floats:
     stacked = np.vstack([design / scale, penalty])
     target = np.concatenate([np.ones(len(design)), np.zeros(design.shape[1])])
     theta: Floats = nnls(stacked, target, maxiter=30 * design.shape[1])[0]
-    return theta / scale
+    return np.asarray(theta / scale)
 
 
 def _cross_validate(design: Floats) -> Floats:

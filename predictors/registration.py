@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
+
 from hwnas.latency_tables.device import Device, Profile, Verification, device_folder
 from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.profiler import Plan, Progress, prepare, profile_space

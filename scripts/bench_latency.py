@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.latency_tables.device import Device, load_device
 from hwnas.latency_tables.table import NetworkRow
 from hwnas.predictors.latency import LatencyModel
 from hwnas.predictors.metrics import PredictionError, prediction_error
-from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
@@ -45,7 +46,8 @@ def _linear(device: Device, fit: list[NetworkRow], held_out: list[NetworkRow], t
         for network in networks:
             operators = device.table.operators_of(network)
             moved = sum(o.in_bytes + o.out_bytes + o.weight_bytes for o in operators)
-            rows.append([sum(o.macs for o in operators), len(operators), moved][:columns] + [1.0])
+            amounts = [sum(o.macs for o in operators), len(operators), moved]
+            rows.append([*amounts[:columns], 1.0])
         return np.array(rows, dtype=np.float64)
 
     design = features(fit)

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+
 from hwnas.latency_tables.device import load_device
 from hwnas.predictors.cost import CostModel
 from hwnas.spaces.catalog import space_from_spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import click
+
 from hwnas.scripts.cli_bench import bench
 from hwnas.scripts.cli_device import device
 from hwnas.scripts.cli_search import export, report, search

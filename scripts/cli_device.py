@@ -58,6 +58,7 @@ def register(
 ) -> None:
     """Measure this machine as the device NAME."""
     import torch
+
     from hwnas.latency_tables.device import device_folder, list_devices, load_device
     from hwnas.latency_tables.profiler import Plan
     from hwnas.latency_tables.runtimes import make_runtime
@@ -126,6 +127,7 @@ def show(name: str) -> None:
 def verify(name: str, networks: int, seed: int) -> None:
     """Measure fresh random networks on this machine, and compare them with the predictions of NAME."""
     import torch
+
     from hwnas.latency_tables.device import load_device
     from hwnas.predictors.registration import verify as verify_device
 
@@ -160,7 +162,8 @@ def _show(found: Any) -> None:
         v = profile.verified
         facts.add_row(
             "held-out networks",
-            f"MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f}, {v.within_10_percent:.0%} within ±10 % ({v.networks})",
+            f"MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f}, {v.within_10_percent:.0%} within ±10 % "
+            f"({v.networks} networks)",
         )
     console.print(facts)
     bits = Table(title="Precisions", caption="latency of the space's reference network against float32")

@@ -15,6 +15,8 @@ from rich.console import Console
     "--resume", "resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue the run in this folder."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the run (default: runs/<date-time>).")
+@click.option("--data", help="Instead of the file's data.name.")
+@click.option("--test-data", help="Instead of the file's data.test_path.")
 @click.option("--seed", type=int, help="Instead of the file's search.seed.")
 @click.option("--trials", type=int, help="Instead of the file's search.trials.")
 @click.option("--minutes", type=float, help="Instead of the file's search.minutes.")
@@ -23,6 +25,8 @@ def search(
     file: Path | None,
     resume: Path | None,
     out: Path | None,
+    data: str | None,
+    test_data: str | None,
     seed: int | None,
     trials: int | None,
     minutes: float | None,
@@ -34,7 +38,7 @@ def search(
     writes a report. Ctrl-C keeps everything that was finished.
     """
     from hwnas.scripts.progress import TerminalObserver, networks_table
-    from hwnas.search.config import load_config
+    from hwnas.search.config import load_config, parse_config
     from hwnas.search.run import Run, continue_run
 
     if (file is None) == (resume is None):
@@ -44,10 +48,12 @@ def search(
     else:
         assert file is not None
         config = load_config(file)
+        settings = config.model_dump(mode="json")
         changes = {"seed": seed, "trials": trials, "minutes": minutes}
-        budget = config.search.model_copy(update={k: v for k, v in changes.items() if v is not None})
+        settings["search"] |= {k: v for k, v in changes.items() if v is not None}
+        settings["data"] |= {k: v for k, v in {"name": data, "test_path": test_data}.items() if v is not None}
         folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-        run = Run.create(folder, config.model_copy(update={"search": budget}))
+        run = Run.create(folder, parse_config(settings, "the command line"))
     console = Console()
     try:
         with TerminalObserver(console) as observer:
@@ -104,6 +110,7 @@ def export(run_folder: Path, out: Path, network: str) -> None:
     agreement = export_network(module, candidate, run.space, run.dataset, export_runtime(run.device), out)
     click.echo(
         f"{out}: {agreement.file_bytes:,} bytes; same class as the torch module on {agreement.same_top1} of "
-        f"{agreement.images} images ({agreement.ties} ties), largest logit difference {agreement.largest_difference:.3g}; "
+        f"{agreement.images} images ({agreement.ties} ties), largest logit difference "
+        f"{agreement.largest_difference:.3g}; "
         f"{agreement.integer_kernels} of {agreement.integer_layers} integer layers run in integer kernels"
     )

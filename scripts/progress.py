@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from hwnas.search.ledger import Trial
-from hwnas.search.report import points, ratio
-from hwnas.search.report_data import NetworkRow, data_size, milliseconds, percent
-from hwnas.search.run import Observer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from hwnas.search.ledger import Trial
+from hwnas.search.report import points, ratio
+from hwnas.search.report_data import NetworkRow, count, data_size, milliseconds, percent
+from hwnas.search.run import Observer
 
 PLAIN_EVERY_S = 10.0
 
@@ -79,15 +81,17 @@ def networks_table(networks: tuple[NetworkRow, ...]) -> Table:
     chosen, reference = networks[0], networks[1]
     for heading in ("", "chosen", "reference", ""):
         table.add_column(heading, justify="left" if not heading else "right")
-    rows = [
-        ("test accuracy", "test_accuracy", percent, None),
-        ("latency, measured", "latency_measured_ms", milliseconds, ("faster", "slower")),
-        ("latency, predicted", "latency_predicted_ms", milliseconds, ("faster", "slower")),
-        ("weights", "weight_bytes", data_size, ("smaller", "larger")),
-        ("MACs", "macs", lambda v: f"{v / 1e6:.2f} M", ("fewer", "more")),
-        ("parameters", "params", lambda v: f"{v / 1e3:.1f} k", ("fewer", "more")),
-    ]
-    for label, name, form, words in rows:
+    for label, name, form, words in _ROWS:
         a, b = getattr(chosen, name), getattr(reference, name)
         table.add_row(label, form(a), form(b), ratio(a, b, *words) if words else points(a, b))
     return table
+
+
+_ROWS: tuple[tuple[str, str, Callable[[float], str], tuple[str, str] | None], ...] = (
+    ("test accuracy", "test_accuracy", percent, None),
+    ("latency, measured", "latency_measured_ms", milliseconds, ("faster", "slower")),
+    ("latency, predicted", "latency_predicted_ms", milliseconds, ("faster", "slower")),
+    ("weights", "weight_bytes", data_size, ("smaller", "larger")),
+    ("MACs", "macs", count, ("fewer", "more")),
+    ("parameters", "params", count, ("fewer", "more")),
+)

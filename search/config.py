@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
 from hwnas.search.objective import COSTS
 from hwnas.search.training import Recipe
 from hwnas.spaces.catalog import DIMENSIONS
 from hwnas.spaces.errors import InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 
 class _Section(BaseModel):
@@ -77,10 +78,11 @@ class SearchBudget(_Section):
 
 
 class FinalConfig(_Section):
-    """What happens to the best: how many are retrained, and for how many epochs (as is the reference)."""
+    """What happens to the best: how many are retrained, on how many epochs and images each (as is the reference)."""
 
     candidates: PositiveInt = 3
     epochs: PositiveInt = 40
+    images: PositiveInt | None = None
 
 
 class SearchConfig(_Section):

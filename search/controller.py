@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.search.objective import Objective
 from hwnas.spaces.errors import InfeasibleError, UnknownNameError
 from hwnas.spaces.space import Rows, Space
-from numpy.typing import NDArray
 
 MAX_TRIES = 200
 """Batches of proposals that may hold nothing new and feasible before a controller gives up."""
@@ -86,7 +87,7 @@ class Controller(ABC):
             rows = propose()
             for row in rows[self.objective.feasible(rows)]:
                 if row.tobytes() not in self._asked:
-                    return row
+                    return np.asarray(row)
         raise InfeasibleError(
             f"{MAX_TRIES} batches of proposals held no new candidate that meets {dict(self.objective.constraints)}; "
             "loosen the constraints or end the search"

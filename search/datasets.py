@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from hwnas.search.image_sources import Part, decode, read_source
-from hwnas.spaces.errors import InvalidFileError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
+
+from hwnas.search.image_sources import Part, decode, read_source
+from hwnas.spaces.errors import InvalidFileError
 
 FIXED_SEED = 20180731
 """Chooses the test images, and the images that a limit keeps: with another, old results are not comparable."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from hwnas.search.controller import Controller
 from hwnas.search.objective import Objective
 from hwnas.spaces.space import Rows, Space

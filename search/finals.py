@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
+
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.training import Trainer, accuracy
 from hwnas.spaces.candidate import Candidate
@@ -15,7 +17,6 @@ from hwnas.spaces.files import replacing
 from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import snap_biases
 from hwnas.spaces.space import Space
-from safetensors.torch import load_file, save_file
 
 
 @dataclass(frozen=True, slots=True)

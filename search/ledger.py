@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from hwnas.spaces.errors import InvalidFileError
-from hwnas.spaces.space import Space
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.space import Space
 
 STUDY = "search"
 State = Literal["running", "complete", "pruned", "failed"]

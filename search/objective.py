@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.spaces.errors import InfeasibleError, UnknownNameError
 from hwnas.spaces.space import Rows, Space
-from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Costs = dict[str, Floats]
@@ -60,7 +61,8 @@ class Objective:
         if not self.constraints:
             return np.ones(len(rows), dtype=bool)
         costs = self.cost(rows)
-        return np.all([costs[name] <= bound for name, bound in self.constraints.items()], axis=0)
+        kept: NDArray[np.bool_] = np.all([costs[name] <= bound for name, bound in self.constraints.items()], axis=0)
+        return kept
 
     def describe(self) -> str:
         """In words."""

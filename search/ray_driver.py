@@ -15,12 +15,13 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends t
 
 import ray
 import torch
-from hwnas.search.evaluators.base import Evaluator
-from hwnas.search.ledger import Trial
-from hwnas.search.session import SearchSession
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
+
+from hwnas.search.evaluators.base import Evaluation, Evaluator
+from hwnas.search.ledger import State, Trial
+from hwnas.search.session import SearchSession
 
 Result = TypeVar("Result")
 MAX_FAILURES = 2
@@ -106,7 +107,7 @@ def _single_threaded(function: Callable[..., Result], *arguments: Any) -> Result
     return function(*arguments)
 
 
-class _SessionSearcher(Searcher):
+class _SessionSearcher(Searcher):  # type: ignore[misc]
     """Lets Tune draw its trials from a session."""
 
     def __init__(self, session: SearchSession, steps: int, seed: int, on_trial: Callable[[Trial], None]) -> None:
@@ -144,7 +145,7 @@ class _SessionSearcher(Searcher):
             done = self.session.finish(number, "failed", accuracy=None, steps=0, error=message)
         else:
             steps = int(result["training_iteration"])
-            state = "complete" if steps >= self.steps else "pruned"
+            state: State = "complete" if steps >= self.steps else "pruned"
             done = self.session.finish(number, state, accuracy=float(result["accuracy"]), steps=steps)
         self.on_trial(done)
 
@@ -155,7 +156,7 @@ class _SessionSearcher(Searcher):
         """Nothing: a resumed run makes a new session."""
 
 
-class _Trial(tune.Trainable):
+class _Trial(tune.Trainable):  # type: ignore[misc]
     """One candidate under evaluation in a worker process; the process is reused for the next candidate."""
 
     def setup(self, config: dict[str, Any], evaluator: Evaluator) -> None:
@@ -167,7 +168,7 @@ class _Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One unit of budget. What the candidate's own training raises ends the trial, not the search."""
         try:
-            accuracy = self.evaluation.step() if self.evaluation else 0.0
+            accuracy = self.evaluation.step() if self.evaluation is not None else 0.0
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
         if self.error:
@@ -191,7 +192,7 @@ class _Trial(tune.Trainable):
 
         self.factor = float(config["reward_per_accuracy"])
         self.error = ""
-        self.evaluation = None
+        self.evaluation: Evaluation | None = None
         try:
             self.evaluation = self.evaluator.start(Candidate.from_json(config["candidate"]), config["seed"])
         except Exception as error:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
 from hwnas.search import report_charts as charts
 from hwnas.search import report_data as written
 from hwnas.search.report_data import NOTHING, NetworkRow, ReportData
 from hwnas.spaces.files import write_text
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 CHARTS = ("chart-pareto", "chart-progress", "chart-latency", "chart-strategy", "chart-checks")
 """The ids of the charts, in the order of the page."""

@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
 from hwnas.search.report_data import (
     STATES,
     CheckPoint,
@@ -21,7 +23,6 @@ from hwnas.search.report_data import (
     percent,
     trial_text,
 )
-from plotly.subplots import make_subplots
 
 BLUE, GREEN, ORANGE, RED, PURPLE, GREY = "#3b8fd0", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#858b94"
 CLEAR, GRID = "rgba(0,0,0,0)", "rgba(128,128,128,0.22)"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from hwnas.latency_tables.device import Device, list_devices, load_device
 from hwnas.latency_tables.profiler import Plan
 from hwnas.latency_tables.timing import Protocol, Timing, measure
@@ -267,7 +268,7 @@ def train_finals(run: Run, observer: Observer) -> list[Final]:
     final = run.config.final
     chosen = [run.space.decode(t.row) for t in best_trials(run, final.candidates)]
     candidates = [*(c for c in chosen if c != run.space.reference()), run.space.reference()]
-    recipe = run.config.training.model_copy(update={"epochs": final.epochs})
+    recipe = run.config.training.model_copy(update={"epochs": final.epochs, "images": final.images})
     evaluator = TrainingEvaluator(run.space.spec, run.dataset, recipe)
     folder = (run.folder / "finals").resolve()
     paths = [folder / f"{c.digest}.safetensors" for c in candidates]

@@ -7,11 +7,12 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.search.controller import Controller
 from hwnas.search.ledger import Ledger, State, Stopwatch, Trial
 from hwnas.spaces.errors import InfeasibleError, InvalidFileError
 from hwnas.spaces.files import write_text
-from numpy.typing import NDArray
 
 
 class SearchSession:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
+
 from hwnas.spaces.decision import Decision, Option
 from hwnas.spaces.operator import PREVIOUS, Operator
 from hwnas.spaces.rank import factorise, rank_of
@@ -121,11 +122,13 @@ class Joint:
     @classmethod
     def of(cls, dimensions: tuple[str, ...]) -> Joint:
         """The default options of the dimensions named. ``edge_bits``: of the first and the last layer."""
-        bits: dict[str, Any] = {"weight_bits": (4, 7, 8, 32), "act_bits": (4, 8, 32), "edge_bits": (8, 32)}
+        bits, sparsity, rank = (name in dimensions for name in ("bits", "sparsity", "rank"))
         return cls(
-            **(bits if "bits" in dimensions else {}),
-            **({"keeps": (0.5, 0.75, 1.0)} if "sparsity" in dimensions else {}),
-            **({"ranks": (0.25, 0.5, 1.0)} if "rank" in dimensions else {}),
+            weight_bits=(4, 7, 8, 32) if bits else (32,),
+            act_bits=(4, 8, 32) if bits else (32,),
+            edge_bits=(8, 32) if bits else (32,),
+            keeps=(0.5, 0.75, 1.0) if sparsity else (1.0,),
+            ranks=(0.25, 0.5, 1.0) if rank else (1.0,),
         )
 
 
@@ -212,8 +215,8 @@ class _Block:
         )  # fmt: skip
         layers = factorise(layer, rank)
         if residual:
-            # An integer addition needs two integer inputs, so the wider one counts; it is the same tensor that was held,
-            # so what reading it as the first input adds is taken off.
+            # An integer addition needs two integer inputs, so the wider one counts; what that adds to the bytes of the
+            # first input is taken off what is held.
             in_bits = max(a_in, a_out)
             pixels = cout * self.out_side[0] * self.out_side[1]
             held = residual + pixels * (_value_bytes(a_out) - _value_bytes(in_bits))

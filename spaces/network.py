@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from hwnas.spaces.operator import NETWORK_INPUT, Operator
 from hwnas.spaces.quantizers import ActivationQuantizer, quantize_weight
 from hwnas.spaces.workload import Workload
-from torch import Tensor, nn
-from torch.nn import functional
 
 
 class Unit(nn.Module):

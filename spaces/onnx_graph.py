@@ -16,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
 from hwnas.spaces.network import ConvUnit, LinearUnit, Network, Unit
 from hwnas.spaces.operator import NETWORK_INPUT, Operator, stored_bits
 from hwnas.spaces.quantizers import weight_scale
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 21
 IR_VERSION = 10
@@ -91,7 +92,7 @@ def snap_biases(network: Network) -> None:
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of the file's constants: weights, biases, their scales and zero points; constants of activations excluded."""
+    """Bytes of the file's weights and biases with their scales and zero points; those of activations excluded."""
     return sum(
         -(-int(np.prod(t.dims)) * _BITS[t.data_type] // 8)
         for t in model.graph.initializer
@@ -158,7 +159,7 @@ class _Graph:
             return tensor
         tensor = self.node(name, "DequantizeLinear", [tensor, value.scale, value.zero], step=f"dequantize{position}")
         if operator.weight_bits > 8 and operator.weights:
-            # ONNX Runtime rounds float weights that meet a DequantizeLinear to 8 bits; a Clip without bounds keeps them.
+            # ONNX Runtime rounds float weights that meet a DequantizeLinear to 8 bits; an unbounded Clip keeps them.
             tensor = self.node(name, "Clip", [tensor], step="keep_float")
         return tensor
 
@@ -171,7 +172,10 @@ class _Graph:
         zero_name = self.constant(name, "act_zero", zero.numpy(force=True).astype(np.uint8))
         y = self.node(name, "QuantizeLinear", [tensor, scale_name, zero_name], step="quantize")
         if quantizer.bits < 8:
-            bounds = [self.constant(name, f"act_{n}", np.uint8(v)) for n, v in (("low", 0), ("high", quantizer.levels))]
+            bounds = [
+                self.constant(name, f"act_{n}", np.array(v, dtype=np.uint8))
+                for n, v in (("low", 0), ("high", quantizer.levels))
+            ]
             y = self.node(name, "Clip", [y, *bounds])
         return _Value(y, scale_name, zero_name, float(scale))
 

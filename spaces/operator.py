@@ -96,7 +96,8 @@ class Operator:
         """Bytes that the exported file spends on this operator's constants.
 
         Weights in the narrowest ONNX type that holds them; when they are quantised, a 4-byte scale and a 1-byte zero
-        point per output channel; a 4-byte bias per output channel (batch normalisation is folded), with its 4-byte scale where it is an integer.
+        point per output channel; a 4-byte bias per output channel (batch normalisation is folded), with its 4-byte
+        scale where it is an integer.
         Scales of activations (5 bytes per tensor) are not counted.
         """
         if not self.weights:

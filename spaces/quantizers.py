@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 def weight_scale(weight: Tensor, bits: int) -> Tensor:
     """Scale per output channel, shape (out,): the largest magnitude maps to the largest level 2^(bits−1) − 1."""
-    levels = 2 ** (bits - 1) - 1
-    return (weight.detach().flatten(1).abs().amax(dim=1) / levels).clamp_min(1e-8)
+    levels = (1 << (bits - 1)) - 1
+    scale: Tensor = weight.detach().flatten(1).abs().amax(dim=1) / levels
+    return scale.clamp_min(1e-8)
 
 
 def quantize_weight(weight: Tensor, bits: int) -> Tensor:
@@ -53,7 +54,7 @@ class ActivationQuantizer(nn.Module):
     @property
     def levels(self) -> int:
         """The largest integer; the smallest is 0."""
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """Scale (float32) and zero point (int32), both of shape ()."""

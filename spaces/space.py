@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.decision import Decision, Option
 from hwnas.spaces.errors import InvalidCandidateError, InvalidSpaceError, UnknownNameError
+from hwnas.spaces.operator import Operator
 from hwnas.spaces.slot import Slot, When, bind
 from hwnas.spaces.workload import Workload
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from hwnas.spaces.network import Network
@@ -156,7 +158,8 @@ class Space:
         """The row of a candidate, shape (decisions,), in canonical form. Validates the candidate."""
         self._check_names(candidate)
         row = np.array([d.index(candidate[d.name]) for d in self.decisions], dtype=np.int16)
-        return self.canonical(row[None])[0]
+        canonical: Rows = self.canonical(row[None])[0]
+        return canonical
 
     def validate(self, candidate: Mapping[str, Option]) -> None:
         """Raises `InvalidCandidateError` or `UnknownNameError` unless ``candidate`` belongs to this space."""
@@ -171,7 +174,7 @@ class Space:
     def workload_of_row(self, row: NDArray[np.integer[Any]]) -> Workload:
         """As `workload`, from a row in canonical form."""
         rows = np.asarray(row, dtype=np.int16)[None]
-        operators = []
+        operators: list[Operator] = []
         for slot in self.slots:
             if self.holds(slot.when, rows)[0]:
                 columns = [self.column(name) for name in slot.reads]

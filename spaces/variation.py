@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from hwnas.spaces.space import Rows, Space
 
 COHERENCE = (0.6, 0.85, 1.0)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
 from hwnas.latency_tables.runtimes.base import KernelClass, OperatorTime
 from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import OPSET, Bytes8, to_onnx
 from hwnas.spaces.operator import NETWORK_INPUT
-from onnx import TensorProto, helper, numpy_helper
 
 WARMUP_RUNS = 10
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+
 from hwnas.search.datasets import Dataset
 from hwnas.search.training import Recipe, Trainer, accuracy
 from hwnas.spaces.candidate import Candidate

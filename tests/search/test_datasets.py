@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
+
 from hwnas.search.datasets import Split, augment, batches, load_dataset
 from hwnas.spaces.errors import InvalidFileError, UnknownNameError
-from PIL import Image
 
 
 def pixels(value, size=(4, 4), mode="RGB"):

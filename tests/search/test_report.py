@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hwnas.search.report import CHARTS, compare, outcome, points, ratio, render, write_report
 from hwnas.search.report_data import (
     CheckPoint,

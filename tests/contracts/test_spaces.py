@@ -1,0 +1,54 @@
+"""Every space keeps the contract."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from hwnas.spaces import Space, load_space
+
+from .space_contract import SpaceContract
+
+
+@cache
+def mbconv(shape: tuple[int, int, int], classes: int, joint: tuple[str, ...]) -> Space:
+    return load_space("mbconv", input_shape=shape, num_classes=classes, joint=joint)
+
+
+ALL = ("bits", "sparsity", "rank")
+
+
+class TestMbconvDigits(SpaceContract):
+    rows = 2000
+
+    @staticmethod
+    def make() -> Space:
+        return mbconv((1, 8, 8), 10, ALL)
+
+
+class TestMbconvThumbnails(SpaceContract):
+    rows = 800
+
+    @staticmethod
+    def make() -> Space:
+        return mbconv((3, 32, 32), 10, ALL)
+
+
+class TestMbconvPhotographs(SpaceContract):
+    rows = 240
+    networks = 1
+
+    @staticmethod
+    def make() -> Space:
+        return mbconv((3, 224, 224), 1000, ALL)
+
+
+class TestMbconvArchitectureOnly(SpaceContract):
+    @staticmethod
+    def make() -> Space:
+        return mbconv((1, 8, 8), 10, ())
+
+
+class TestMbconvBitsOnly(SpaceContract):
+    @staticmethod
+    def make() -> Space:
+        return mbconv((1, 8, 8), 10, ("bits",))

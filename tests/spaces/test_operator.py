@@ -1,0 +1,103 @@
+"""Operators against numbers that one can count by hand."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+from hwnas.spaces import Operator
+from hwnas.spaces.operator import Affine, stored_bits
+
+CONV = Operator("conv", 3, 8, (32, 32), (16, 16), 3, 2, affine="norm", name="stem")
+DEPTHWISE = Operator("conv", 8, 8, (16, 16), (16, 16), 5, 1, 8, affine="norm", name="dw")
+POINTWISE = Operator("conv", 8, 24, (16, 16), (16, 16), affine="norm", name="pw")
+LINEAR = Operator("linear", 64, 10, affine="bias", name="classifier")
+POOL = Operator("pool", 64, 64, (4, 4), name="pool")
+ADD = Operator("add", 8, 8, (16, 16), (16, 16), name="add")
+
+
+def test_macs() -> None:
+    assert CONV.macs == 8 * 3 * 9 * 16 * 16 == 55_296
+    assert DEPTHWISE.macs == 8 * 25 * 16 * 16 == 51_200
+    assert POINTWISE.macs == 8 * 24 * 16 * 16 == 49_152
+    assert LINEAR.macs == 640
+    assert POOL.macs == ADD.macs == 0
+    grouped = Operator("conv", 8, 16, (4, 4), (4, 4), 3, groups=4)
+    assert grouped.macs == 16 * 2 * 9 * 16 == 4608
+
+
+def test_params() -> None:
+    assert CONV.params == 8 * 27 + 2 * 8 == 232
+    assert DEPTHWISE.params == 8 * 25 + 16 == 216
+    assert LINEAR.params == 640 + 10
+    assert replace(LINEAR, affine="none").params == 640
+    assert POOL.params == ADD.params == 0
+
+
+@pytest.mark.parametrize(("bits", "stored"), [(1, 4), (2, 4), (4, 4), (5, 8), (7, 8), (8, 8), (9, 32), (32, 32)])
+def test_stored_bits(bits: int, stored: int) -> None:
+    assert stored_bits(bits) == stored
+
+
+@pytest.mark.parametrize(
+    ("weight_bits", "in_bits", "out_bits", "affine", "expected"),
+    [
+        (32, 32, 32, "none", 4 * 192),
+        (32, 32, 32, "norm", 4 * 192 + 4 * 24),  # a folded normalisation is a float bias
+        (8, 32, 32, "norm", 192 + 5 * 24 + 4 * 24),  # scale and zero point per channel, float bias
+        (8, 8, 8, "norm", 192 + 5 * 24 + 8 * 24),  # integer bias with its scale
+        (7, 8, 8, "norm", 192 + 5 * 24 + 8 * 24),  # stored as 8 bits
+        (4, 8, 8, "norm", 96 + 5 * 24 + 8 * 24),
+        (4, 4, 4, "none", 96 + 5 * 24),
+        (4, 8, 32, "norm", 96 + 5 * 24 + 4 * 24),  # a float output, so no integer kernel
+        (32, 8, 8, "norm", 4 * 192 + 4 * 24),
+    ],
+)
+def test_weight_bytes(weight_bits: int, in_bits: int, out_bits: int, affine: Affine, expected: int) -> None:
+    operator = replace(POINTWISE, weight_bits=weight_bits, in_bits=in_bits, out_bits=out_bits, affine=affine)
+    assert operator.weight_bytes == expected
+
+
+def test_an_odd_number_of_4_bit_weights_is_rounded_up_to_a_byte() -> None:
+    assert Operator("conv", 3, 3, kernel=3, weight_bits=4).weight_bytes == 41 + 15  # 81 half bytes
+
+
+def test_operators_without_weights_store_nothing() -> None:
+    for operator in (POOL, ADD, Operator("quantize", 3, 3, (8, 8), (8, 8), out_bits=8)):
+        assert operator.weight_bytes == 0
+
+
+def test_activation_bytes() -> None:
+    assert (CONV.in_bytes, CONV.out_bytes) == (4 * 3 * 32 * 32, 4 * 8 * 16 * 16)
+    quantised = replace(CONV, in_bits=8, out_bits=4, held_bytes=100)
+    assert (quantised.in_bytes, quantised.out_bytes) == (3072, 2048)  # 4-bit values take a byte each
+    assert quantised.live_bytes == 3072 + 2048 + 100
+
+
+def test_integer_operators_read_weigh_and_write_integers() -> None:
+    low = replace(POINTWISE, weight_bits=8, in_bits=8, out_bits=4)
+    assert low.integer
+    for change in ({"weight_bits": 32}, {"in_bits": 32}, {"out_bits": 32}):
+        assert not replace(low, **change).integer
+    assert replace(LINEAR, weight_bits=8, in_bits=8, out_bits=32).integer, "classifiers write floats"
+    assert replace(ADD, in_bits=8, out_bits=8).integer
+    assert not replace(ADD, in_bits=8, out_bits=32).integer
+
+
+def test_depthwise_is_one_filter_per_channel() -> None:
+    assert DEPTHWISE.depthwise
+    assert not POINTWISE.depthwise
+    assert not Operator("conv", 1, 1, groups=1).depthwise
+    assert not Operator("conv", 8, 16, groups=4).depthwise
+
+
+def test_equality_is_what_a_device_can_tell_apart() -> None:
+    assert replace(CONV, name="other", inputs=("x",), held_bytes=7, affine="bias") == CONV
+    assert hash(replace(CONV, name="other")) == hash(CONV)
+    for change in ({"kernel": 5}, {"weight_bits": 8}, {"activation": "relu"}, {"density": 0.5}, {"in_size": (33, 32)}):
+        assert replace(CONV, **change) != CONV  # type: ignore[arg-type]
+
+
+def test_operators_are_frozen() -> None:
+    with pytest.raises((FrozenInstanceError, AttributeError)):
+        CONV.kernel = 5  # type: ignore[misc]
