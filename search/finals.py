@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.training import Trainer, accuracy
 from hwnas.spaces.candidate import Candidate
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.errors import DivergedError, InvalidFileError
 from hwnas.spaces.files import replacing
 from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import snap_biases
@@ -35,7 +35,7 @@ class Final:
 
 
 def train_final(evaluator: TrainingEvaluator, candidate_json: str, seed: int, path: str) -> float:
-    """Trains one candidate, saves its weights to ``path``, and returns its validation accuracy.
+    """Trains one candidate, saves its weights to ``path``, and returns its validation accuracy, NaN if it diverged.
 
     Runs in a worker process. A file that is there already, from before a resume, is taken as it is.
     """
@@ -47,8 +47,11 @@ def train_final(evaluator: TrainingEvaluator, candidate_json: str, seed: int, pa
         return accuracy(network, dataset, dataset.validation)
     torch.manual_seed(seed)
     trainer = Trainer(evaluator.space.build(candidate), dataset, evaluator.recipe, seed)
-    for _ in range(evaluator.recipe.epochs):
-        trainer.train_epoch()
+    try:
+        for _ in range(evaluator.recipe.epochs):
+            trainer.train_epoch()
+    except DivergedError:
+        return float("nan")
     network = trainer.calibrated()
     snap_biases(network)
     save_network(network, candidate, target)

@@ -30,7 +30,7 @@ from hwnas.search.objective import HARD, SOFT, Objective
 from hwnas.search.report_data import NetworkRow
 from hwnas.search.session import SearchSession
 from hwnas.spaces.catalog import load_space
-from hwnas.spaces.errors import InvalidFileError, UnavailableError
+from hwnas.spaces.errors import DivergedError, InvalidFileError, UnavailableError
 from hwnas.spaces.files import write_text, write_yaml
 from hwnas.spaces.space import Space
 
@@ -184,10 +184,19 @@ def run_search(
 
 def continue_run(run: Run, observer: Observer, address: str | None = None) -> RunResult:
     """Does what a run still lacks. Nothing that was finished is done again."""
-    from hwnas.search.ray_driver import cluster
+    from hwnas.search.report import write_report
     from hwnas.search.summary import report_data
 
     torch.set_num_threads(1)
+    result = run.result or finish_run(run, observer, address)
+    write_report(run.folder / "report.html", report_data(run, result))
+    return result
+
+
+def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunResult:
+    """The device, the search, the final trainings and the export, each from where it was left."""
+    from hwnas.search.ray_driver import cluster
+
     observer.stage("Device")
     ensure_device(run, observer)
     run.objective.check_reachable(run.space, np.random.default_rng(run.config.search.seed))
@@ -197,11 +206,7 @@ def continue_run(run: Run, observer: Observer, address: str | None = None) -> Ru
         observer.stage("Final training")
         finals = train_finals(run, observer)
     observer.stage("Export")
-    result = run.result or conclude(run, finals, observer)
-    from hwnas.search.report import write_report
-
-    write_report(run.folder / "report.html", report_data(run, result))
-    return result
+    return conclude(run, finals, observer)
 
 
 def ensure_device(run: Run, observer: Observer) -> None:
@@ -280,7 +285,17 @@ def train_finals(run: Run, observer: Observer) -> list[Final]:
     accuracies = dict(zip(order, map_parallel(train_final, evaluator, arguments), strict=True))
     finals = [Final(c, accuracies[i], paths[i]) for i, c in enumerate(candidates)]
     for f in finals:
-        observer.note(f"{f.candidate.digest}: validation accuracy {f.validation_accuracy:.2%}")
+        trained = np.isfinite(f.validation_accuracy)
+        observer.note(
+            f"{f.candidate.digest}: validation accuracy {f.validation_accuracy:.2%}"
+            if trained
+            else f"{f.candidate.digest}: its final training diverged; left out"
+        )
+    finals = [f for f in finals if np.isfinite(f.validation_accuracy)]
+    if len(finals) < 2 or finals[-1].candidate != run.space.reference():
+        raise DivergedError(
+            "the final training of the reference or of every candidate diverged; lower training.learning_rate"
+        )
     return finals
 
 
