@@ -39,7 +39,8 @@ def search(
     """
     from hwnas.scripts.progress import TerminalObserver, networks_table
     from hwnas.search.config import load_config, parse_config
-    from hwnas.search.run import Run, continue_run
+    from hwnas.search.run import continue_run
+    from hwnas.search.run_folder import Run
 
     if (file is None) == (resume is None):
         raise click.UsageError("give either a search FILE or --resume RUN")
@@ -71,7 +72,7 @@ def report(run_folder: Path) -> None:
     """Write RUN/report.html again, and print the table."""
     from hwnas.scripts.progress import networks_table
     from hwnas.search.report import write_report
-    from hwnas.search.run import Run
+    from hwnas.search.run_folder import Run
     from hwnas.search.summary import report_data
 
     run = Run.open(run_folder)
@@ -98,7 +99,7 @@ def export(run_folder: Path, out: Path, network: str) -> None:
     """Write a network of RUN as an ONNX file, checked against its torch module."""
     from hwnas.search.export import export_network, export_runtime
     from hwnas.search.finals import load_network
-    from hwnas.search.run import Run
+    from hwnas.search.run_folder import Run
     from hwnas.spaces.candidate import Candidate
 
     run = Run.open(run_folder)

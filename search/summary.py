@@ -11,7 +11,7 @@ from hwnas.latency_tables.precisions import executes
 from hwnas.predictors.registration import check
 from hwnas.search.ledger import Trial
 from hwnas.search.report_data import CheckPoint, LayerRow, ReportData, TrialPoint
-from hwnas.search.run import Run, RunResult
+from hwnas.search.run_folder import Run, RunResult
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.operator import Operator
 

@@ -19,94 +19,18 @@ layers run in float32. The activation is ReLU throughout; MobileNetV2 has ReLU6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
 from hwnas.spaces.decision import Decision, Option
-from hwnas.spaces.operator import PREVIOUS, Operator
+from hwnas.spaces.mbconv_block import Block, halved, hidden_channels
+from hwnas.spaces.mbconv_skeletons import SKELETONS, Skeleton, Stage
+from hwnas.spaces.operator import Operator
 from hwnas.spaces.rank import factorise, rank_of
 from hwnas.spaces.slot import Slot, When
 from hwnas.spaces.space import Activity, Alias, Space
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What one stage offers; ``reference`` is the (expansion, width, depth) of the hand-designed network."""
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    stride: int
-    reference: tuple[int, int, int]
-    expansions: tuple[int, ...] = (3, 6)
-
-
-@dataclass(frozen=True, slots=True)
-class Skeleton:
-    """What is not searched, and the options of the rest; the largest image side it is meant for."""
-
-    max_side: int
-    stem_widths: tuple[int, ...]
-    stem_stride: int
-    stages: tuple[Stage, ...]
-    head_widths: tuple[int, ...]
-    kernels: tuple[int, ...]
-    stem_reference: int
-    head_reference: int
-
-
-SKELETONS = (
-    Skeleton(
-        max_side=16,
-        stem_widths=(8, 16),
-        stem_stride=1,
-        stages=(
-            Stage((8, 16), (1,), 1, (1, 16, 1), expansions=(1, 3)),
-            Stage((16, 24, 32), (1, 2), 2, (6, 24, 2)),
-            Stage((24, 32, 40), (1, 2, 3), 1, (6, 32, 3)),
-            Stage((32, 48, 64), (1, 2, 3), 2, (6, 64, 3)),
-        ),
-        head_widths=(64, 128, 192),
-        kernels=(3, 5),
-        stem_reference=16,
-        head_reference=192,
-    ),
-    Skeleton(
-        max_side=64,
-        stem_widths=(8, 16, 24),
-        stem_stride=2,
-        stages=(
-            Stage((8, 16, 24), (1,), 1, (1, 16, 1), expansions=(1, 3)),
-            Stage((16, 24, 32), (1, 2, 3), 1, (6, 24, 2)),
-            Stage((24, 32, 40, 48), (1, 2, 3), 2, (6, 32, 3)),
-            Stage((48, 64, 80, 96), (1, 2, 3, 4), 2, (6, 64, 4)),
-            Stage((64, 96, 128), (1, 2, 3), 1, (6, 96, 3)),
-        ),
-        head_widths=(128, 256, 384),
-        kernels=(3, 5),
-        stem_reference=16,
-        head_reference=384,
-    ),
-    Skeleton(
-        max_side=512,
-        stem_widths=(16, 24, 32),
-        stem_stride=2,
-        stages=(
-            Stage((8, 16, 24), (1,), 1, (1, 16, 1), expansions=(1, 3)),
-            Stage((16, 24, 32), (1, 2, 3), 2, (6, 24, 2)),
-            Stage((24, 32, 40), (1, 2, 3, 4), 2, (6, 32, 3)),
-            Stage((48, 64, 80), (1, 2, 3, 4), 2, (6, 64, 4)),
-            Stage((72, 96, 112), (1, 2, 3, 4), 1, (6, 96, 3)),
-            Stage((120, 160, 192), (1, 2, 3, 4), 2, (6, 160, 3)),
-            Stage((240, 320), (1,), 1, (6, 320, 1)),
-        ),
-        head_widths=(640, 960, 1280),
-        kernels=(3, 5, 7),
-        stem_reference=32,
-        head_reference=1280,
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,103 +54,6 @@ class Joint:
             keeps=(0.5, 0.75, 1.0) if sparsity else (1.0,),
             ranks=(0.25, 0.5, 1.0) if rank else (1.0,),
         )
-
-
-def hidden_channels(channels: int, expansion: int, keep: float) -> int:
-    """Channels inside a block: the kept share of the expanded ones, a multiple of 8 and at least 8.
-
-    Without expansion the block's own input is the hidden tensor, and all of it is kept.
-    """
-    if expansion == 1:
-        return channels
-    return max(8, int(channels * expansion * keep / 8 + 0.5) * 8)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """The fixed facts of one block, and how its four slots lower. Equal blocks differ at most in name."""
-
-    name: str = field(compare=False)
-    in_side: tuple[int, int]
-    stride: int
-
-    @property
-    def out_side(self) -> tuple[int, int]:
-        return _halved(self.in_side, self.stride)
-
-    def held(self, cin: int, cout: int, act_bits: int) -> int:
-        """Bytes of the block's input while a later addition needs it."""
-        if self.stride != 1 or cin != cout:
-            return 0
-        return cin * self.in_side[0] * self.in_side[1] * _value_bytes(act_bits)
-
-    def expand(
-        self, cin: int, expand: int, keep: float, a_in: int, w: int, rank: float, a_mid: int
-    ) -> tuple[Operator, ...]:
-        if expand == 1:
-            return ()
-        layer = Operator(
-            "conv", cin, hidden_channels(cin, expand, keep), self.in_side, self.in_side,
-            weight_bits=w, in_bits=a_in, out_bits=a_mid, activation="relu", affine="norm", name=f"{self.name}.expand",
-        )  # fmt: skip
-        return factorise(layer, rank)
-
-    def depthwise(
-        self, cin: int, expand: int, keep: float, a_in: int, cout: int, kernel: int, a_mid: int, w: int, a_out: int
-    ) -> tuple[Operator, ...]:
-        hidden = hidden_channels(cin, expand, keep)
-        return (
-            Operator(
-                "conv", hidden, hidden, self.in_side, self.out_side, kernel, self.stride, hidden,
-                weight_bits=w, in_bits=a_in if expand == 1 else a_mid, out_bits=a_out, activation="relu",
-                affine="norm", name=f"{self.name}.depthwise",
-                held_bytes=self.held(cin, cout, a_in) if expand > 1 else 0,
-            ),
-        )  # fmt: skip
-
-    def squeeze(
-        self, cin: int, expand: int, keep: float, a_in: int, cout: int, se: float, a_out: int
-    ) -> tuple[Operator, ...]:
-        if not se:
-            return ()
-        hidden = hidden_channels(cin, expand, keep)
-        squeezed = max(1, int(se * cin))  # MnasNet: a share of the block's input channels
-        name, side = self.name, self.out_side
-        residual = self.held(cin, cout, a_in)
-        whole = hidden * side[0] * side[1] * _value_bytes(a_out)
-        return (
-            Operator("pool", hidden, hidden, side, in_bits=a_out, name=f"{name}.se_pool", held_bytes=residual),
-            Operator("conv", hidden, squeezed, activation="relu", affine="bias", name=f"{name}.se_reduce",
-                     held_bytes=residual + whole),
-            Operator("conv", squeezed, hidden, activation="sigmoid", affine="bias", name=f"{name}.se_expand",
-                     held_bytes=residual + whole),
-            Operator("scale", hidden, hidden, side, side, in_bits=a_out, out_bits=a_out, name=f"{name}.se_scale",
-                     inputs=(f"{name}.depthwise", PREVIOUS), held_bytes=residual + 4 * hidden),
-        )  # fmt: skip
-
-    def project(
-        self, cin: int, expand: int, keep: float, a_in: int, cout: int, a_hidden: int, w: int, rank: float, a_out: int
-    ) -> tuple[Operator, ...]:
-        residual = self.held(cin, cout, a_in)
-        layer = Operator(
-            "conv", hidden_channels(cin, expand, keep), cout, self.out_side, self.out_side,
-            weight_bits=w, in_bits=a_hidden, out_bits=a_out, affine="norm", name=f"{self.name}.project",
-            held_bytes=residual,
-        )  # fmt: skip
-        layers = factorise(layer, rank)
-        if residual:
-            # An integer addition needs two integer inputs, so the wider one counts; what that adds to the bytes of the
-            # first input is taken off what is held.
-            in_bits = max(a_in, a_out)
-            pixels = cout * self.out_side[0] * self.out_side[1]
-            held = residual + pixels * (_value_bytes(a_out) - _value_bytes(in_bits))
-            layers += (
-                Operator(
-                    "add", cout, cout, self.out_side, self.out_side, in_bits=in_bits, out_bits=a_out,
-                    name=f"{self.name}.add", inputs=(PREVIOUS, f"^{self.name}"), held_bytes=held,
-                ),
-            )  # fmt: skip
-        return layers
 
 
 class _Builder:
@@ -256,7 +83,7 @@ class _Builder:
                          for index in np.ndindex(*map(len, options))], dtype=np.int64)  # fmt: skip
         self.aliases.append(Alias(given, among, grid))
 
-    def block(self, block: _Block, within: tuple[When, ...], width_in: str, act_in: str, stage: str, options: Stage,
+    def block(self, block: Block, within: tuple[When, ...], width_in: str, act_in: str, stage: str, options: Stage,
               kernels: tuple[int, ...]) -> None:  # fmt: skip
         name, width, act_out = block.name, f"{stage}.width", f"{stage}.act_bits"
         expand = self.choose(f"{name}.expand", options.expansions, within)
@@ -309,7 +136,7 @@ def mbconv(
     width = make.choose("stem.width", skeleton.stem_widths)
     act = make.choose("stem.act_bits", options.act_bits)
     make.slots.append(Slot("input", (act_in,), _input_lower(channels, side)))
-    stem_side = _halved(side, skeleton.stem_stride)
+    stem_side = halved(side, skeleton.stem_stride)
     make.slots.append(
         Slot("stem", (act_in, stem_bits, width, act), _stem_lower(channels, side, stem_side, skeleton.stem_stride))
     )
@@ -322,7 +149,7 @@ def mbconv(
         for index in range(1, max(stage.depths) + 1):
             deep = frozenset(d for d in stage.depths if d >= index)
             within = () if len(deep) == len(stage.depths) else (When(depth, deep),)
-            block = _Block(f"{name}b{index}", side, stage.stride if index == 1 else 1)
+            block = Block(f"{name}b{index}", side, stage.stride if index == 1 else 1)
             make.block(block, within, width, act, name, stage, skeleton.kernels)
             side, width, act = block.out_side, f"{name}.width", f"{name}.act_bits"
     head_width = make.choose("head.width", skeleton.head_widths)
@@ -343,15 +170,6 @@ def mbconv(
         aliases=make.aliases,
         references={"mobilenetv2": _mobilenetv2(skeleton, make.decisions)},
     )
-
-
-def _value_bytes(bits: int) -> int:
-    """Bytes of one activation in memory."""
-    return 1 if bits <= 8 else 4
-
-
-def _halved(side: tuple[int, int], stride: int) -> tuple[int, int]:
-    return (-(-side[0] // stride), -(-side[1] // stride))
 
 
 def _input_lower(channels: int, side: tuple[int, int]) -> Any:

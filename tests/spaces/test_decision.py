@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hwnas.spaces import Decision
 from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidCandidateError, InvalidSpaceError
@@ -43,7 +44,7 @@ def test_a_boolean_is_not_a_number() -> None:
 
 @pytest.mark.parametrize("value", [4, 3.5, "3", None, [3], float("nan")])
 def test_any_other_value_is_refused_with_the_options(value: Option) -> None:
-    with pytest.raises(InvalidCandidateError, match="kernel cannot be .*; its options are 3, 5, 7"):
+    with pytest.raises(InvalidCandidateError, match=r"kernel cannot be .*; its options are 3, 5, 7"):
         Decision("kernel", (3, 5, 7)).index(value)
 
 

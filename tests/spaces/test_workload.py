@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from hwnas.spaces import Operator, Workload
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.operator import PREVIOUS

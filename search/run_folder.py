@@ -1,0 +1,131 @@
+"""A run's folder: its files, and what can be made from them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hwnas.latency_tables.device import Device
+from hwnas.predictors.cost import CostModel
+from hwnas.search.config import SearchConfig, load_config
+from hwnas.search.datasets import Dataset, load_dataset
+from hwnas.search.export import Agreement
+from hwnas.search.ledger import Ledger
+from hwnas.search.objective import HARD, SOFT, Objective
+from hwnas.search.report_data import NetworkRow
+from hwnas.spaces.catalog import load_space
+from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.files import write_yaml
+from hwnas.spaces.space import Space
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, its configuration, and what can be made from them.
+
+    Attributes:
+        folder: With ``config.yaml``, ``device/``, ``optuna.db``, ``controller.json``, ``finals/``, ``tune/``,
+            ``model.onnx``, ``result.json`` and ``report.html``.
+        config: As in ``config.yaml``.
+    """
+
+    folder: Path
+    config: SearchConfig
+
+    @classmethod
+    def create(cls, folder: Path, config: SearchConfig) -> Run:
+        """A new run; raises `InvalidFileError` where the folder holds one already."""
+        if (folder / "config.yaml").exists():
+            raise InvalidFileError(f"{folder} holds a run already; continue it with 'hwnas search --resume {folder}'")
+        write_yaml(folder / "config.yaml", config.model_dump(mode="json"))
+        return cls(folder, config)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run; raises `InvalidFileError` where there is none."""
+        if not (folder / "config.yaml").exists():
+            raise InvalidFileError(f"{folder} is no run folder: it has no config.yaml")
+        return cls(folder, load_config(folder / "config.yaml"))
+
+    @property
+    def resume_command(self) -> str:
+        """What continues this run."""
+        return f"hwnas search --resume {shlex.quote(str(self.folder))}"
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data, loaded once."""
+        data = self.config.data
+        return load_dataset(
+            data.name,
+            validation=data.validation,
+            test=data.test,
+            image_size=data.image_size,
+            limit=data.limit,
+            test_path=data.test_path,
+            seed=self.config.search.seed,
+        )
+
+    @cached_property
+    def space(self) -> Space:
+        """The space, for the data's images and classes."""
+        space = self.config.space
+        shape, classes = self.dataset.input_shape, self.dataset.num_classes
+        return load_space(space.name, input_shape=shape, num_classes=classes, joint=space.joint)
+
+    @cached_property
+    def device(self) -> Device:
+        """The device as it was when the run began."""
+        return Device.load(self.folder / "device")
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """Costs on that device."""
+        return CostModel(self.space, self.device)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What is maximised; targets given as shares are of the reference network's cost."""
+        config = self.config.objective
+        reference = self.cost.of(self.space.reference())
+        target = config.target or (config.target_ratio or 1.0) * reference[config.metric]
+        constraints = {**config.constraints}
+        constraints |= {name: ratio * reference[name] for name, ratio in config.constraint_ratios.items()}
+        exponents = SOFT if config.form == "soft" else HARD
+        return Objective(self.cost, target, config.metric, exponents, constraints)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """All trials."""
+        return Ledger(self.folder / "optuna.db", self.space, self.config.objective.metric)
+
+    @property
+    def result(self) -> RunResult | None:
+        """How the run ended, or None before it has."""
+        path = self.folder / "result.json"
+        return RunResult.from_json(path) if path.exists() else None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended: the chosen network and the reference, in that order, and the check of the exported file."""
+
+    networks: tuple[NetworkRow, ...]
+    candidates: tuple[Mapping[str, Any], ...]
+    agreement: Agreement
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, path: Path) -> RunResult:
+        """From ``result.json``; raises `InvalidFileError`."""
+        try:
+            data = json.loads(path.read_text())
+            networks = tuple(NetworkRow(**row) for row in data["networks"])
+            return cls(networks, tuple(data["candidates"]), Agreement(**data["agreement"]), data["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidFileError(f"{path} is not a run's result: {error!r}") from error

@@ -1,0 +1,162 @@
+"""What tests of the search share: a device that nobody measured, small configurations, and one finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.latency_tables.device import Device, Precision, Profile
+from hwnas.latency_tables.plan import precision_pairs, sample_networks, set_precision, uniform_precision
+from hwnas.latency_tables.runtimes import make_runtime
+from hwnas.latency_tables.table import LatencyTable, NetworkRow, OperatorRow, Role
+from hwnas.latency_tables.timing import Protocol
+from hwnas.predictors.cost import CostModel
+from hwnas.predictors.registration import check, verification
+from hwnas.search import run as run_module
+from hwnas.search.config import SearchConfig, parse_config
+from hwnas.search.datasets import Dataset, load_dataset
+from hwnas.search.run import RunResult, run_search
+from hwnas.spaces import Space, load_space
+from hwnas.spaces.operator import Operator
+from hwnas.spaces.space import Rows
+
+NAME = "synthetic"
+PER_NETWORK_MS = 0.01
+PATIENT = Protocol(rounds=3, burst_s=0.004, max_spread=10.0, patience=60, max_wait_s=2.0)
+"""For runs whose measured latency is not what the test is about: any machine repeats to within this."""
+
+
+def planted_ms(operator: Operator) -> float:
+    """What an operator takes on the synthetic device: 2 µs, and amounts of work that integers do three times as fast."""
+    moved = operator.out_channels * operator.out_size[0] * operator.out_size[1]
+    return 0.002 + operator.macs * (0.4e-7 if operator.integer else 1.2e-7) + moved * 2e-7
+
+
+@cache
+def digits_space() -> Space:
+    return load_space("mbconv", input_shape=(1, 8, 8), num_classes=10)
+
+
+@cache
+def digits(limit: int | None = None) -> Dataset:
+    return load_dataset("digits", limit=limit)
+
+
+@cache
+def digits_cost() -> CostModel:
+    return CostModel(digits_space(), synthetic_device())
+
+
+@cache
+def synthetic_device() -> Device:
+    """A device for `digits_space` whose networks take `PER_NETWORK_MS` and what `planted_ms` says of each operator."""
+    space, rng = digits_space(), np.random.default_rng(0)
+    pairs = precision_pairs(space)
+    uniform = np.array([uniform_precision(space, *pair) for pair in pairs])
+    drawn = sample_networks(space, rng, 200, np.ones(len(pairs)).tolist())
+    index: dict[Operator, int] = {}
+    networks = []
+    roles: tuple[tuple[Role, Rows], ...] = (("fit", uniform), ("fit", drawn), ("check", space.sample(rng, 40)))
+    for role, rows in roles:
+        for row in rows:
+            operators = space.workload_of_row(row).operators
+            ms = PER_NETWORK_MS + sum(map(planted_ms, operators))
+            candidate = space.decode(row)
+            networks.append(
+                NetworkRow(
+                    digest=candidate.digest,
+                    space=json.dumps(space.spec, sort_keys=True),
+                    candidate=candidate.to_json(),
+                    role=role,
+                    operators=tuple(index.setdefault(o, len(index)) for o in operators),
+                    latency_ms_p50=ms,
+                    latency_ms_p90=1.1 * ms,
+                    spread=0.01,
+                    runs=100,
+                )
+            )
+    runtime = make_runtime("onnxruntime")
+    runtime.check_integer_kernels()
+    profile = Profile(
+        name=NAME,
+        simulated=True,
+        runtime=runtime.name,
+        runtime_settings=dict(runtime.settings()),
+        facts={"processor": "made up for tests", **runtime.facts()},
+        protocol={"rounds": 4},
+        probe_ms=1000.0,
+        registered="2026-01-01 00:00:00 UTC",
+        registration_seconds=1.5,
+        precisions=tuple(_precision(weights, activations) for weights, activations in pairs),
+    )
+    device = Device(profile, LatencyTable(tuple(OperatorRow(o, count=1) for o in index), tuple(networks)))
+    return Device(profile.model_copy(update={"verified": verification(check(device, space))}), device.table)
+
+
+def _precision(weight_bits: int, act_bits: int) -> Precision:
+    floats = {bits > 8 for bits in (weight_bits, act_bits)}
+    if floats == {True}:
+        return Precision(
+            weight_bits=32, act_bits=32, execution="native", relative_latency=1.0, kernels=("Conv",)
+        )
+    execution: Any = "emulated" if len(floats) > 1 or act_bits < 8 else "native" if weight_bits == 8 else "stored only"
+    return Precision(
+        weight_bits=weight_bits, act_bits=act_bits, execution=execution, relative_latency=0.6, kernels=("QLinearConv",)
+    )
+
+
+def thin_row(weight_bits: int, act_bits: int) -> Rows:
+    """The shallowest and thinnest network of `digits_space` in one precision, nothing factorised. Shape (decisions,)."""
+    space = digits_space()
+    row = np.zeros(len(space.decisions), dtype=np.int16)
+    for column, decision in enumerate(space.decisions):
+        if decision.name.endswith((".rank", ".keep")):
+            row[column] = len(decision.options) - 1
+    set_precision(space, row, weight_bits, act_bits)
+    return np.asarray(space.canonical(row[None])[0])
+
+
+def small_search(**sections: dict[str, Any]) -> SearchConfig:
+    """Four trials of two epochs on 500 digits; ``sections`` are merged into it."""
+    data: dict[str, Any] = {
+        "data": {"name": "digits", "limit": 500},
+        "device": {"name": NAME},
+        "objective": {"target_ratio": 0.5},
+        "training": {"epochs": 2, "learning_rate": 0.01},
+        "search": {"trials": 4, "workers": 1},
+        "final": {"candidates": 1, "epochs": 2},
+    }
+    for name, values in sections.items():
+        data[name] = data.get(name, {}) | values
+    return parse_config(data)
+
+
+@contextmanager
+def registered(folder: Path) -> Iterator[Path]:
+    """``folder`` as the user's devices, with the synthetic device in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not (folder / NAME / "profile.yaml").exists():
+            synthetic_device().save(folder / NAME)
+        patch.setenv("HWNAS_DEVICES", str(folder))
+        yield folder
+
+
+def finished_run(base: Path) -> Path:
+    """The folder of a finished small run below ``base``, made once however many test files ask for it."""
+    folder = base / "finished-run"
+    if not RESULTS.get(folder):
+        with registered(base / "finished-run-devices"), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_module, "FINAL_PROTOCOL", PATIENT)
+            RESULTS[folder] = run_search(small_search(), folder)
+    return folder
+
+
+RESULTS: dict[Path, RunResult] = {}
+"""What `run_search` returned for each of `finished_run`."""
