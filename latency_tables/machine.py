@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,11 @@ def machine_facts() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def same_machine(facts: Mapping[str, str]) -> bool:
+    """Whether facts recorded earlier are those of this machine."""
+    return all(facts.get(name) == value for name, value in machine_facts().items())
 
 
 def processor_name() -> str:

@@ -106,6 +106,26 @@ def profile_space(
     return bench.table(), find_precisions(space, runtime, uniform, timings, times)
 
 
+def extend(
+    table: LatencyTable,
+    space: Space,
+    runtime: Runtime,
+    rows: Rows,
+    plan: Plan | None = None,
+    *,
+    steadiness: Steadiness | None = None,
+) -> LatencyTable:
+    """Adds the networks of rows (n, decisions) to a table measured before, for predictors to learn from.
+
+    Raises:
+        NoisyMeasurementError: The machine is too busy for a figure to repeat.
+    """
+    bench = _Bench(space, runtime, plan or Plan(), table, steadiness or Steadiness())
+    for first in range(0, len(rows), CHUNK):
+        bench.measure(rows[first : first + CHUNK], "fit")
+    return bench.table()
+
+
 def prepare(space: Space, row: np.ndarray, runtime: Runtime) -> Executable:
     """The network of one row with random weights, ready to run."""
     network = space.build(space.decode(row))
@@ -174,8 +194,13 @@ class _Bench:
             self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
 
     def table(self) -> LatencyTable:
-        """Everything measured, the machine's drift between chunks taken out: the anchor shows it."""
-        usual = median(self.anchors_ms)
+        """Everything measured, the machine's drift between chunks taken out: the anchor shows it.
+
+        The anchor's usual time is what the known table says of it, or the median over the chunks.
+        """
+        anchor = self.space.reference().digest
+        known = [n.latency_ms_p50 for n in self.known.networks if (n.digest, n.space) == (anchor, self.spec)]
+        usual = known[0] if known else median(self.anchors_ms)
         networks = [
             replace(n, latency_ms_p50=n.latency_ms_p50 / speed, latency_ms_p90=n.latency_ms_p90 / speed)
             for n, speed in ((n, self.anchors_ms[chunk] / usual) for n, chunk in self.networks)

@@ -37,10 +37,14 @@ class DataConfig(_Section):
 
 
 class DeviceConfig(_Section):
-    """What the network will run on. A name not registered yet is registered by measuring this machine."""
+    """What the network will run on. A name not registered yet is registered by measuring this machine.
+
+    Before the search, ``focus_networks`` networks near the target are measured too, where the device is this machine.
+    """
 
     name: str = "this-machine"
     register_seconds: PositiveFloat = 100.0
+    focus_networks: int = Field(default=64, ge=0)
 
 
 class ObjectiveConfig(_Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -11,19 +12,22 @@ import numpy as np
 import torch
 
 from hwnas.latency_tables.device import list_devices, load_device
+from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import Plan
 from hwnas.latency_tables.timing import Protocol, Timing, measure
+from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, covers, register
 from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controller import make_controller
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
 from hwnas.search.finals import Final, load_network, train_final
+from hwnas.search.focus import focus
 from hwnas.search.ledger import Trial
 from hwnas.search.report_data import NetworkRow
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.session import SearchSession
-from hwnas.spaces.errors import DivergedError, UnavailableError
+from hwnas.spaces.errors import DivergedError, NoisyMeasurementError, UnavailableError
 from hwnas.spaces.files import write_text
 
 FINAL_PROTOCOL = Protocol(rounds=25, burst_s=0.02, max_spread=0.08)
@@ -84,7 +88,6 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
 
     observer.stage("Device")
     ensure_device(run, observer)
-    run.objective.check_reachable(run.space, np.random.default_rng(run.config.search.seed))
     with cluster(run.config.search.workers, address):
         observer.stage("Search")
         search(run, observer)
@@ -105,9 +108,17 @@ def ensure_device(run: Run, observer: Observer) -> None:
     if known is None or not covers(known, run.space):
         plan = Plan(seconds=run.config.device.register_seconds)
         known = register(name, run.space, plan=plan, known=known, progress=observer.progress)
-    error = check(known, run.space).error
     observer.note(f"{known.name}: {known.profile.facts.get('processor', '')}, {known.profile.facts.get('runtime', '')}")
-    observer.note(f"latency of whole networks held out: {error}")
+    observer.note(f"latency of whole networks held out: {check(known, run.space).error}")
+    rng = np.random.default_rng(run.config.search.seed)
+    objective = run.objective_with(CostModel(run.space, known))
+    objective.check_reachable(run.space, rng)
+    if run.config.device.focus_networks and same_machine(known.profile.facts):
+        observer.progress("measuring networks near the target", 1.0)
+        try:
+            known = focus(known, run.space, objective, rng, run.config.device.focus_networks)
+        except NoisyMeasurementError as error:
+            observer.note(f"no measurements near the target: {error}")
     known.save(run.folder / "device")
 
 
@@ -185,51 +196,54 @@ def train_finals(run: Run, observer: Observer) -> list[Final]:
 
 
 def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
-    """Chooses by validation accuracy and cost, exports, measures both networks interleaved, and touches the test split.
+    """Measures all finals interleaved, chooses by validation accuracy and cost, exports, and touches the test split.
 
-    The test split is read here and nowhere else, once for each of the two networks.
+    Where the device is this machine, what was measured counts instead of the prediction. The test split is read here
+    and nowhere else, once for the chosen network and once for the reference.
     """
-    space, dataset = run.space, run.dataset
-    *candidates, reference = finals
-    rows = np.array([space.encode(f.candidate) for f in candidates])
-    rewards = run.objective.reward(np.array([f.validation_accuracy for f in candidates]), run.cost(rows))
-    chosen = candidates[int(np.argmax(rewards))]
-    runtime = export_runtime(run.device)
-    networks, files, agreements = [], [], []
-    for final, name in ((chosen, "model.onnx"), (reference, "reference.onnx")):
-        network = load_network(space, final.candidate, final.weights)
-        observer.progress(f"exporting {name}", 0.3)
-        agreements.append(export_network(network, final.candidate, space, dataset, runtime, run.folder / name))
-        networks.append(network)
-        files.append(run.folder / name)
-    observer.progress("measuring both networks, interleaved", 0.6)
-    executables = [run.device.make_runtime().prepare(n) for n in networks]
-    timings = measure(
-        [e.run for e in executables],
+    observer.progress("measuring the networks, interleaved", 0.2)
+    timings = measure_finals(run, finals)
+    rows = np.array([run.space.encode(f.candidate) for f in finals])
+    costs = dict(run.cost(rows))
+    if timings is not None:
+        costs["latency_ms"] = np.array([t.p50_ms for t in timings])
+    rewards = run.objective.reward(np.array([f.validation_accuracy for f in finals]), costs)
+    picked = {"chosen": int(np.argmax(rewards[:-1])), "reference": len(finals) - 1}
+    networks, agreements = [], []
+    for name, i in picked.items():
+        file = run.folder / ("model.onnx" if name == "chosen" else "reference.onnx")
+        observer.progress(f"exporting {file.name}", 0.6)
+        network = load_network(run.space, finals[i].candidate, finals[i].weights)
+        runtime = export_runtime(run.device)
+        agreements.append(export_network(network, finals[i].candidate, run.space, run.dataset, runtime, file))
+        networks.append(_network_row(run, name, finals[i], file, timings[i] if timings else None, agreements[-1]))
+    candidates = tuple(dict(finals[i].candidate) for i in picked.values())
+    result = RunResult(tuple(networks), candidates, agreements[0], {"search": _search_seconds(run)})
+    write_text(run.folder / "result.json", json.dumps(asdict(result), indent=1))
+    return result
+
+
+def measure_finals(run: Run, finals: list[Final]) -> list[Timing] | None:
+    """Latency of each final on the device, all interleaved, or None where the device is another machine."""
+    if not same_machine(run.device.profile.facts):
+        return None
+    runtime = run.device.make_runtime()
+    networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
+    return measure(
+        [runtime.prepare(n).run for n in networks],
         FINAL_PROTOCOL,
-        names=["the chosen network", "the reference network"],
+        names=[f"network {f.candidate.digest}" for f in finals],
         steadiness=run.device.steadiness(),
     )
-    rows_out = [
-        _network_row(run, name, final, files[i], timings[i], agreements[i])
-        for i, (name, final) in enumerate((("chosen", chosen), ("reference", reference)))
-    ]
-    result = RunResult(
-        tuple(rows_out),
-        (dict(chosen.candidate), dict(reference.candidate)),
-        agreements[0],
-        {"search": _search_seconds(run)},
-    )
-    data = asdict(result)
-    write_text(run.folder / "result.json", json.dumps(data, indent=1))
-    return result
 
 
 def _search_seconds(run: Run) -> float:
     return max((t.finished_s for t in run.ledger.trials()), default=0.0)
 
 
-def _network_row(run: Run, name: str, final: Final, file: Path, timing: Timing, agreement: Agreement) -> NetworkRow:
+def _network_row(
+    run: Run, name: str, final: Final, file: Path, timing: Timing | None, agreement: Agreement
+) -> NetworkRow:
     costs = run.cost.of(final.candidate)
     return NetworkRow(
         name=name,
@@ -238,8 +252,8 @@ def _network_row(run: Run, name: str, final: Final, file: Path, timing: Timing, 
         validation_accuracy=final.validation_accuracy,
         latency_predicted_ms=costs["latency_ms"],
         latency_predicted_std_ms=costs["latency_ms_std"],
-        latency_measured_ms=timing.p50_ms,
-        latency_p90_ms=timing.p90_ms,
+        latency_measured_ms=timing.p50_ms if timing else math.nan,
+        latency_p90_ms=timing.p90_ms if timing else math.nan,
         weight_bytes=int(costs["weight_bytes"]),
         file_bytes=agreement.file_bytes,
         macs=int(costs["macs"]),

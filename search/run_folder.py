@@ -90,14 +90,18 @@ class Run:
 
     @cached_property
     def objective(self) -> Objective:
+        """What is maximised, with the costs of the device in this folder."""
+        return self.objective_with(self.cost)
+
+    def objective_with(self, cost: CostModel) -> Objective:
         """What is maximised; targets given as shares are of the reference network's cost."""
         config = self.config.objective
-        reference = self.cost.of(self.space.reference())
+        reference = cost.of(self.space.reference())
         target = config.target or (config.target_ratio or 1.0) * reference[config.metric]
         constraints = {**config.constraints}
         constraints |= {name: ratio * reference[name] for name, ratio in config.constraint_ratios.items()}
         exponents = SOFT if config.form == "soft" else HARD
-        return Objective(self.cost, target, config.metric, exponents, constraints)
+        return Objective(cost, target, config.metric, exponents, constraints)
 
     @cached_property
     def ledger(self) -> Ledger:
