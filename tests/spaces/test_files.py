@@ -73,7 +73,7 @@ def test_json_is_yaml(tmp_path: Path) -> None:
         (b"a: 1\n\tb: 2", "is not valid YAML.*line 2"),
         (b"- 1\n- 2", "must hold keys and values, .* not list"),
         (b"", "must hold keys and values"),
-        (b"just text", "not str"),
+        (b"just text", "must hold keys and values, .* not str"),
         (b"\xff\xfe\x00broken", "cannot be read"),
         (b"a: !!python/object/apply:os.getcwd []", "is not valid YAML.*constructor"),
     ],

@@ -7,7 +7,8 @@ import pytest
 
 from hwnas.spaces import Operator, Space, Workload, load_space
 from hwnas.spaces.decision import Option
-from hwnas.spaces.mbconv import Joint, hidden_channels
+from hwnas.spaces.mbconv import Joint
+from hwnas.spaces.mbconv_block import hidden_channels
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,194 @@
+"""Timing on a fake machine, where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwnas.latency_tables.timing import Protocol, burst, drift, measure
+from hwnas.spaces.errors import HwnasError, NoisyMeasurementError
+
+from .fake_machine import FakeMachine
+
+PLANTED_MS = (0.2, 0.5, 1.0, 3.0, 0.35, 0.8)
+
+
+def test_a_burst_warms_up_and_fills_its_time() -> None:
+    machine = FakeMachine()
+    calls = []
+
+    def run() -> None:
+        calls.append(machine.now)
+        machine.work(8.0 if len(calls) <= 3 else 2.0)  # cold caches
+
+    times = burst(run, Protocol(burst_s=0.02, min_runs=5, warmup_runs=3), machine.clock)
+    assert times == pytest.approx([0.002] * 10)
+    assert len(calls) == 3 + 10
+
+
+def test_a_burst_of_something_slow_has_its_least_runs() -> None:
+    machine = FakeMachine()
+    assert burst(machine.item(50), Protocol(burst_s=0.02, min_runs=5), machine.clock) == pytest.approx([0.05] * 5)
+
+
+def test_a_quiet_machine_gives_the_planted_latencies() -> None:
+    machine = FakeMachine()
+    items = [machine.item(ms) for ms in PLANTED_MS]
+    timings = measure(items, Protocol(rounds=4), steadiness=machine.steadiness(), clock=machine.clock)
+    assert [t.p50_ms for t in timings] == pytest.approx(PLANTED_MS, rel=1e-9)
+    assert [t.p90_ms for t in timings] == pytest.approx(PLANTED_MS, rel=1e-9)
+    assert [t.spread for t in timings] == pytest.approx([0.0] * 6, abs=1e-9)
+    assert [t.runs for t in timings] == pytest.approx([4 * max(5, 20 / ms) for ms in PLANTED_MS], abs=4)
+
+
+def phases(t: float) -> float:
+    """Slow by up to 1.9 times for 40 % of the time, in stretches of 50 to 200 ms."""
+    return 1.0 if (t % 0.5) < 0.3 else 1.5 + 0.4 * (int(t / 0.5) % 2)
+
+
+def test_slow_phases_do_not_show() -> None:
+    machine = FakeMachine(phases)
+    rough = [np.median(burst(machine.item(1.0), Protocol(), machine.clock)) for _ in range(60)]
+    assert np.mean(np.array(rough) > 0.0012) > 0.25, "the planted phases do disturb a plain burst"
+    items = [machine.item(ms, 0.01, seed) for seed, ms in enumerate(PLANTED_MS)]
+    timings = measure(items, Protocol(rounds=5), steadiness=machine.steadiness(), clock=machine.clock)
+    assert [t.p50_ms for t in timings] == pytest.approx(PLANTED_MS, rel=0.01)
+    assert all(t.spread < 0.02 for t in timings)
+
+
+def test_phases_of_which_the_machine_has_known_better_times_are_waited_out() -> None:
+    """It begins within a long slow phase, which only an earlier session can tell."""
+    machine = FakeMachine(lambda t: 1.7 if t < 3.0 else 1.0)
+    items = [machine.item(ms) for ms in PLANTED_MS]
+    timings = measure(items, Protocol(rounds=3), steadiness=machine.steadiness(0.1), clock=machine.clock)
+    assert [t.p50_ms for t in timings] == pytest.approx(PLANTED_MS, rel=1e-6)
+    assert machine.now > 3.0
+
+
+def test_slow_drift_within_tolerance_is_taken_out() -> None:
+    machine = FakeMachine(lambda t: 1.0 + 0.12 * min(1.0, t / 1.6))
+    items = [machine.item(ms) for ms in PLANTED_MS]
+    timings = measure(items, Protocol(rounds=8), steadiness=machine.steadiness(), clock=machine.clock)
+    ratios = np.array([t.p50_ms for t in timings]) / PLANTED_MS
+    assert 1.0 <= ratios.min()
+    assert ratios.max() / ratios.min() < 1.01
+    assert all(t.spread < 0.02 for t in timings)
+
+
+def test_the_90th_percentile_counts_single_runs() -> None:
+    machine = FakeMachine()
+    count = 0
+
+    def run() -> None:
+        nonlocal count
+        count += 1
+        machine.work(2.0 if count % 5 == 0 else 1.0)
+
+    (timing,) = measure([run], Protocol(rounds=4), steadiness=machine.steadiness(), clock=machine.clock)
+    assert timing.p50_ms == pytest.approx(1.0)
+    assert timing.p90_ms == pytest.approx(2.0)
+
+
+def test_a_noisy_item_is_refused_by_name() -> None:
+    machine = FakeMachine()
+    bursts = 0
+
+    def unsteady() -> None:
+        nonlocal bursts
+        bursts += 1
+        machine.work(1.0 if bursts // 40 % 2 else 1.6)
+
+    names = ["calm", "unsteady", "slow"]
+    with pytest.raises(NoisyMeasurementError, match=r"unsteady does not repeat: .* spread by ±\d+% after \d+ rounds"):
+        measure(
+            [machine.item(1.0), unsteady, machine.item(4.0)],
+            Protocol(rounds=4, patience=3),
+            names=names,
+            steadiness=machine.steadiness(),
+            clock=machine.clock,
+        )
+
+
+def test_an_unnamed_item_is_refused_by_number() -> None:
+    machine = FakeMachine()
+    rng = np.random.default_rng(0)
+    level = {"ms": 1.0}
+
+    def unsteady() -> None:
+        level["ms"] = float(rng.choice([1.0, 2.0])) if rng.random() < 0.05 else level["ms"]
+        machine.work(level["ms"])
+
+    with pytest.raises(HwnasError, match="item 1 does not repeat"):
+        measure(
+            [machine.item(1.0), unsteady],
+            Protocol(rounds=6, patience=2),
+            steadiness=machine.steadiness(),
+            clock=machine.clock,
+        )
+
+
+def test_noise_within_bursts_is_averaged_out() -> None:
+    machine = FakeMachine()
+    items = [machine.item(ms, 0.2, seed) for seed, ms in enumerate(PLANTED_MS)]
+    timings = measure(items, Protocol(rounds=12), steadiness=machine.steadiness(), clock=machine.clock)
+    assert [t.p50_ms for t in timings] == pytest.approx(PLANTED_MS, rel=0.08)
+    assert all(t.p90_ms > 1.15 * t.p50_ms for t in timings)
+
+
+def test_a_machine_that_is_always_disturbed_is_refused() -> None:
+    machine = FakeMachine(lambda _: 1.8)
+    protocol = Protocol(rounds=2, patience=2, max_wait_s=0.3)
+    with pytest.raises(NoisyMeasurementError, match="net cannot be measured: .* during only 0 of 4 bursts. Close other"):
+        measure([machine.item(1.0)], protocol, names=["net"], steadiness=machine.steadiness(0.1), clock=machine.clock)
+    assert machine.now == pytest.approx(0.3 + 4 * 0.03, abs=0.15), "waiting is bounded in all"
+
+
+def test_only_items_that_lack_bursts_are_measured_again() -> None:
+    machine = FakeMachine()
+    runs = {"calm": 0, "late": 0}
+
+    def count(name: str, ms: float) -> None:
+        runs[name] += 1
+        machine.work(ms if name == "calm" or runs[name] > 250 else 2 * ms)
+
+    protocol = Protocol(rounds=4, burst_s=0.02, warmup_runs=0, patience=30)
+    calm, late = measure(
+        [lambda: count("calm", 1.0), lambda: count("late", 0.2)],
+        protocol,
+        steadiness=machine.steadiness(),
+        clock=machine.clock,
+    )
+    assert runs["calm"] == calm.runs == pytest.approx(4 * 20, abs=4)
+    assert late.p50_ms == pytest.approx(0.2)
+    assert late.runs > 5 * 50
+
+
+def planted_drift(items: int, rounds: int, speed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    owner = np.tile(np.arange(items), rounds)
+    base = np.geomspace(0.1, 5.0, items)
+    noise = np.exp(0.003 * np.random.default_rng(0).normal(size=len(owner)))
+    return owner, base[owner] * speed * noise
+
+
+def test_drift_recovers_a_planted_ramp() -> None:
+    ramp = np.linspace(0.9, 1.15, 10 * 30)
+    speed = drift(*planted_drift(10, 30, ramp))
+    ratio = speed / ramp
+    inner = ratio[15:-15]  # a running median lags at the ends
+    assert inner.max() / inner.min() < 1.015
+    assert ratio.max() / ratio.min() < 1.05
+
+
+def test_drift_recovers_a_planted_step() -> None:
+    step = np.where(np.arange(300) < 140, 1.0, 1.15)
+    speed = drift(*planted_drift(10, 30, step))
+    assert speed[160:].mean() / speed[:120].mean() == pytest.approx(1.15, rel=0.01)
+
+
+def test_without_drift_nothing_is_corrected() -> None:
+    assert drift(*planted_drift(10, 30, np.ones(300))) == pytest.approx(np.ones(300), abs=0.004)
+
+
+def test_few_items_cannot_tell_drift_from_themselves() -> None:
+    owner, medians = planted_drift(3, 20, np.linspace(1, 2, 60))
+    assert np.array_equal(drift(owner, medians), np.ones(60))
