@@ -37,6 +37,7 @@ def precision_pairs(space: Space) -> list[tuple[int, int]]:
             {int(o) for d in space.decisions if d.name.endswith(f".{kind}") for o in d.options}
             | {int(v) for name, v in space.fixed.items() if name.endswith(f".{kind}")}
         )
+        or [32]
         for kind in ("weight_bits", "act_bits")
     )
     return [(w, a) for w in weights for a in activations]
