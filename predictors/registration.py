@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from hwnas.latency_tables.device import Device, Profile, Verification, device_folder
-from hwnas.latency_tables.machine import machine_facts
+from hwnas.latency_tables.machine import machine_facts, same_machine
 from hwnas.latency_tables.profiler import Plan, Progress, prepare, profile_space
 from hwnas.latency_tables.runtimes import Runtime, make_runtime
 from hwnas.latency_tables.steadiness import Steadiness
@@ -65,8 +65,14 @@ def register(
 
     Raises:
         NoisyMeasurementError: The machine is too busy; nothing is saved.
+        UnavailableError: ``known`` was measured on another machine.
     """
     folder = device_folder(name)
+    if known is not None and not same_machine(known.profile.facts):
+        raise UnavailableError(
+            f"device {name!r} was measured on another machine ({known.profile.facts.get('processor', 'unknown')}) and "
+            f"not for this space; run 'hwnas device register {name}' with this space there"
+        )
     start = time.perf_counter()
     plan = plan or Plan()
     runtime = runtime or (known.make_runtime() if known else make_runtime("onnxruntime"))

@@ -73,7 +73,13 @@ def register(
         raise click.ClickException(
             f"{name} is registered for this space already; see 'hwnas device show {name}', or choose another name"
         )
-    runtime = None if known else make_runtime(runtime_name, {"provider": provider, "threads": threads})
+    settings = {"provider": provider, "threads": threads}
+    if known is not None and any(known.profile.runtime_settings.get(k) != v for k, v in settings.items()):
+        raise click.ClickException(
+            f"{name} was registered with {known.profile.runtime_settings}; other settings are another device: choose "
+            "another name"
+        )
+    runtime = None if known else make_runtime(runtime_name, settings)
     with TerminalObserver(Console()) as observer:
         observer.stage(f"Registering {name}")
         done = registration.register(

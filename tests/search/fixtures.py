@@ -16,13 +16,12 @@ from hwnas.latency_tables.device import Device, Precision, Profile
 from hwnas.latency_tables.plan import precision_pairs, sample_networks, set_precision, uniform_precision
 from hwnas.latency_tables.runtimes import make_runtime
 from hwnas.latency_tables.table import LatencyTable, NetworkRow, OperatorRow, Role
-from hwnas.latency_tables.timing import Protocol
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, verification
-from hwnas.search import run as run_module
 from hwnas.search.config import SearchConfig, parse_config
 from hwnas.search.datasets import Dataset, load_dataset
-from hwnas.search.run import RunResult, run_search
+from hwnas.search.run import run_search
+from hwnas.search.run_folder import RunResult
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Rows
@@ -31,12 +30,10 @@ NAME = "synthetic"
 JOINT = ("bits", "rank")
 """Two of the three dimensions: cost tables a third the size, compiled in a third of the time."""
 PER_NETWORK_MS = 0.01
-PATIENT = Protocol(rounds=3, burst_s=0.004, max_spread=10.0, patience=60, max_wait_s=2.0)
-"""For runs whose measured latency is not what the test is about: any machine repeats to within this."""
 
 
 def planted_ms(operator: Operator) -> float:
-    """What an operator takes on the synthetic device: 2 µs, and amounts of work that integers do three times as fast."""
+    """What an operator takes on the synthetic device: 2 µs, and work that integers do three times as fast."""
     moved = operator.out_channels * operator.out_size[0] * operator.out_size[1]
     return 0.002 + operator.macs * (0.4e-7 if operator.integer else 1.2e-7) + moved * 2e-7
 
@@ -58,7 +55,10 @@ def digits_cost() -> CostModel:
 
 @cache
 def synthetic_device() -> Device:
-    """A device for `digits_space` whose networks take `PER_NETWORK_MS` and what `planted_ms` says of each operator."""
+    """A device for `digits_space` whose networks take `PER_NETWORK_MS` and what `planted_ms` says of each operator.
+
+    It is no machine, so runs on it measure nothing.
+    """
     space, rng = digits_space(), np.random.default_rng(0)
     pairs = precision_pairs(space)
     uniform = np.array([uniform_precision(space, *pair) for pair in pairs])
@@ -105,9 +105,7 @@ def synthetic_device() -> Device:
 def _precision(weight_bits: int, act_bits: int) -> Precision:
     floats = {bits > 8 for bits in (weight_bits, act_bits)}
     if floats == {True}:
-        return Precision(
-            weight_bits=32, act_bits=32, execution="native", relative_latency=1.0, kernels=("Conv",)
-        )
+        return Precision(weight_bits=32, act_bits=32, execution="native", relative_latency=1.0, kernels=("Conv",))
     execution: Any = "emulated" if len(floats) > 1 or act_bits < 8 else "native" if weight_bits == 8 else "stored only"
     return Precision(
         weight_bits=weight_bits, act_bits=act_bits, execution=execution, relative_latency=0.6, kernels=("QLinearConv",)
@@ -115,7 +113,7 @@ def _precision(weight_bits: int, act_bits: int) -> Precision:
 
 
 def thin_row(weight_bits: int, act_bits: int) -> Rows:
-    """The shallowest and thinnest network of `digits_space` in one precision, nothing factorised. Shape (decisions,)."""
+    """The shallowest, thinnest network of `digits_space` in one precision, not factorised. Shape (decisions,)."""
     space = digits_space()
     row = np.zeros(len(space.decisions), dtype=np.int16)
     for column, decision in enumerate(space.decisions):
@@ -126,13 +124,13 @@ def thin_row(weight_bits: int, act_bits: int) -> Rows:
 
 
 def small_search(**sections: dict[str, Any]) -> SearchConfig:
-    """Four trials of two epochs on 500 digits; ``sections`` are merged into it."""
+    """Four trials of one epoch on 400 digits; ``sections`` are merged into it."""
     data: dict[str, Any] = {
         "space": {"joint": list(JOINT)},
-        "data": {"name": "digits", "limit": 500},
+        "data": {"name": "digits", "limit": 400},
         "device": {"name": NAME},
         "objective": {"target_ratio": 0.5},
-        "training": {"epochs": 2, "learning_rate": 0.01},
+        "training": {"epochs": 1, "batch_size": 32, "learning_rate": 0.01},
         "search": {"trials": 4, "workers": 1},
         "final": {"candidates": 1, "epochs": 2},
     }
@@ -155,8 +153,7 @@ def finished_run(base: Path) -> Path:
     """The folder of a finished small run below ``base``, made once however many test files ask for it."""
     folder = base / "finished-run"
     if not RESULTS.get(folder):
-        with registered(base / "finished-run-devices"), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_module, "FINAL_PROTOCOL", PATIENT)
+        with registered(base / "finished-run-devices"):
             RESULTS[folder] = run_search(small_search(), folder)
     return folder
 

@@ -1,0 +1,189 @@
+"""A tiny registration, measured for real; only the judge of the machine's steadiness is lenient."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.latency_tables.device import Precision
+from hwnas.latency_tables.plan import precision_pairs, uniform_precision
+from hwnas.latency_tables.profiler import Plan, extend, own_times, prepare, profile_space
+from hwnas.latency_tables.runtimes import OperatorTime
+from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
+from hwnas.latency_tables.steadiness import Steadiness
+from hwnas.latency_tables.table import LatencyTable
+from hwnas.latency_tables.timing import Protocol
+from hwnas.spaces import Space, load_space
+from hwnas.spaces.errors import NoisyMeasurementError
+
+LENIENT = Protocol(rounds=2, burst_s=0.002, min_runs=3, warmup_runs=1, max_spread=1e9)
+PLAN = Plan(seconds=60, checks=4, min_networks=24, max_networks=24, profiled_runs=8, protocol=LENIENT)
+
+
+def always_steady() -> Steadiness:
+    """Finds the machine undisturbed whatever else it does: tests may share it."""
+    return Steadiness(work=lambda: None, clock=lambda: 0.0)
+
+
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return load_space("mbconv", input_shape=(1, 8, 8), num_classes=10)
+
+
+Registered = tuple[LatencyTable, tuple[Precision, ...], list[tuple[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def registered(space: Space) -> Registered:
+    said: list[tuple[str, float]] = []
+    table, precisions = profile_space(
+        space, OnnxRuntime(), np.random.default_rng(0), PLAN, steadiness=always_steady(),
+        progress=lambda text, share: said.append((text, share)),
+    )  # fmt: skip
+    return table, precisions, said
+
+
+def test_as_many_networks_as_planned(space: Space, registered: Registered) -> None:
+    table, _, _ = registered
+    assert len(table.with_role("fit")) == 24
+    assert len(table.with_role("check")) == 4
+    assert len({n.digest for n in table.networks}) == 28
+    first = [n.digest for n in table.networks[:12]]
+    uniform = [space.decode(uniform_precision(space, *pair)).digest for pair in precision_pairs(space)]
+    assert first == uniform
+
+
+def test_networks_hold_what_their_candidates_lower_to(space: Space, registered: Registered) -> None:
+    table, _, _ = registered
+    count = dict.fromkeys((row.operator for row in table.operators), 0)
+    for network in table.networks:
+        assert json.loads(network.space) == space.spec
+        operators = space.workload(json.loads(network.candidate)).operators
+        assert table.operators_of(network) == list(operators)
+        assert 0 < network.latency_ms_p50 <= network.latency_ms_p90 < 1000
+        assert network.runs >= LENIENT.rounds * LENIENT.min_runs
+        for operator in set(operators):
+            count[operator] += 1
+    assert {row.operator: row.count for row in table.operators} == count
+    assert len(count) == len(table.operators), "no operator has two rows"
+
+
+def test_operators_are_timed_inside_the_reference_networks(space: Space, registered: Registered) -> None:
+    table, _, _ = registered
+    inside = {
+        o for pair in precision_pairs(space) for o in space.workload_of_row(uniform_precision(space, *pair)).operators
+    }
+    for row in table.operators:
+        assert (row.latency_ms_p50 is not None) == (row.operator in inside)
+        assert row.latency_ms_p50 is None or row.latency_ms_p50 >= 0
+        assert row.energy_mj is None, "no meter, no energy"
+    kernels = {k for row in table.operators for k in row.kernels}
+    assert {"QLinearConv", "DequantizeLinear"} <= kernels
+
+
+def test_precisions_of_every_pair(space: Space, registered: Registered) -> None:
+    _, precisions, _ = registered
+    found = {(p.weight_bits, p.act_bits): p for p in precisions}
+    assert list(found) == precision_pairs(space)
+    assert found[32, 32].execution == "native"
+    assert found[32, 32].relative_latency == 1.0
+    assert found[8, 8].execution == "native"
+    assert found[4, 8].execution == "stored only"
+    assert found[8, 32].execution == found[32, 8].execution == "emulated"
+    assert "QLinearConv" in found[8, 8].kernels
+
+
+def test_progress_is_reported(registered: Registered) -> None:
+    _, _, said = registered
+    assert said[0] == ("measuring precisions", 0.0)
+    assert said[-1] == ("measured 24 networks", 1.0)
+    assert all(0 <= share <= 1 for _, share in said)
+
+
+def test_the_table_can_be_kept(registered: Registered, tmp_path: Path) -> None:
+    table, _, _ = registered
+    table.save(tmp_path)
+    assert LatencyTable.load(tmp_path) == table
+
+
+def test_what_is_known_stays_and_more_is_added(registered: Registered) -> None:
+    table, _, _ = registered
+    other = load_space("mbconv", input_shape=(1, 8, 8), num_classes=7, joint=())
+    plan = Plan(seconds=0, checks=2, min_networks=0, max_networks=2, profiled_runs=2, protocol=LENIENT)
+    both, precisions = profile_space(
+        other, OnnxRuntime(), np.random.default_rng(1), plan, known=table, steadiness=always_steady()
+    )
+    assert both.networks[:28] == table.networks
+    assert [n.role for n in both.networks[28:]] == ["fit", "check", "check"], "no time left for more than these"
+    assert [r.operator for r in both.operators[: len(table.operators)]] == [r.operator for r in table.operators]
+    assert len(precisions) == 1
+    head = next(i for i, r in enumerate(table.operators) if r.operator.kind == "pool")
+    assert both.operators[head].count >= table.operators[head].count
+
+
+def test_a_table_is_extended_by_networks_of_ones_choice(space: Space, registered: Registered) -> None:
+    table, _, _ = registered
+    rows = space.sample(np.random.default_rng(77), 3)
+    more = extend(table, space, OnnxRuntime(), rows, PLAN, steadiness=always_steady())
+    assert more.networks[:28] == table.networks
+    assert [(n.digest, n.role) for n in more.networks[28:]] == [(space.decode(r).digest, "fit") for r in rows]
+    measured = {r.operator: r for r in table.operators}
+    for row in more.operators:
+        if row.operator in measured and row.count == measured[row.operator].count:
+            assert row == measured[row.operator]
+
+
+@pytest.mark.xfail(strict=True, reason="past twice the seconds it stops below min_networks, and says nothing")
+def test_there_are_never_fewer_networks_than_the_least() -> None:
+    space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=())
+    plan = Plan(seconds=0, checks=2, min_networks=4, max_networks=4, profiled_runs=1, protocol=LENIENT)
+    table, _ = profile_space(space, OnnxRuntime(), np.random.default_rng(0), plan, steadiness=always_steady())
+    assert len(table.with_role("fit")) == 4
+
+
+def test_a_machine_that_cannot_repeat_is_refused(space: Space) -> None:
+    impossible = Protocol(rounds=2, burst_s=0.0, min_runs=1, warmup_runs=0, max_spread=-1.0, patience=1)
+    plan = Plan(seconds=1, checks=2, min_networks=2, max_networks=2, profiled_runs=1, protocol=impossible)
+    with pytest.raises(NoisyMeasurementError, match=r"^(the reference network|network [0-9a-f]{16}) does not repeat"):
+        profile_space(space, OnnxRuntime(), np.random.default_rng(0), plan, steadiness=always_steady())
+
+
+def ran(ms: float, nodes: int) -> OperatorTime:
+    return OperatorTime(ms, nodes, ("Conv",) * nodes)
+
+
+def test_the_profilers_own_cost_is_taken_off_each_node_alike() -> None:
+    times = {"a": ran(0.5, 1), "b": ran(0.7, 3), "c": ran(0.3, 1)}
+    own = own_times(times, 1.0)  # 0.5 ms too much, 0.1 ms a node
+    assert own == pytest.approx({"a": 0.4, "b": 0.4, "c": 0.2})
+    assert sum(own.values()) == pytest.approx(1.0)
+
+
+def test_times_that_do_not_exceed_the_latency_are_left_alone() -> None:
+    times = {"a": ran(0.25, 1), "b": ran(0.5, 2)}
+    assert own_times(times, 0.75) == {"a": 0.25, "b": 0.5}
+    assert own_times(times, 9.0) == {"a": 0.25, "b": 0.5}
+
+
+def test_no_time_is_negative() -> None:
+    own = own_times({"tiny": ran(0.01, 2), "big": ran(1.0, 1)}, 0.5)
+    assert own["tiny"] == 0.0
+    assert 0 < own["big"] < 1.0
+
+
+@pytest.mark.xfail(strict=True, reason="what is cut off at zero is not taken from the other operators")
+def test_own_times_sum_to_the_latency_when_small_nodes_are_cut_off() -> None:
+    own = own_times({"tiny": ran(0.01, 2), "big": ran(1.0, 1)}, 0.5)
+    assert sum(own.values()) == pytest.approx(0.5)
+
+
+def test_own_times_of_a_real_network_sum_to_its_latency(space: Space) -> None:
+    row = uniform_precision(space, 32, 32)
+    times = prepare(space, row, OnnxRuntime()).operator_times(20)
+    total, nodes = sum(t.ms for t in times.values()), sum(t.nodes for t in times.values())
+    smallest = min(t.ms / t.nodes for t in times.values())
+    latency = total - 0.5 * smallest * nodes  # as if the profiler took half of the smallest node
+    assert sum(own_times(times, latency).values()) == pytest.approx(latency)

@@ -1,0 +1,167 @@
+"""Latency tables as Parquet files, and files that are no such tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hwnas.latency_tables.table import NETWORKS_SCHEMA, TABLE_SCHEMA, LatencyTable, NetworkRow, OperatorRow, Role
+from hwnas.spaces import Operator, load_space
+from hwnas.spaces.errors import InvalidFileError
+
+
+def made_up_table() -> LatencyTable:
+    """Every operator of 30 random networks, with figures that are hard to write in decimal."""
+    space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10)
+    rng = np.random.default_rng(0)
+    index: dict[Operator, int] = {}
+    networks = []
+    for number, row in enumerate(space.sample(rng, 30)):
+        candidate = space.decode(row)
+        role: Role = "check" if number % 3 else "fit"
+        operators = tuple(index.setdefault(o, len(index)) for o in space.workload_of_row(row).operators)
+        networks.append(
+            NetworkRow(
+                candidate.digest, json.dumps(space.spec), candidate.to_json(), role, operators,
+                float(rng.random()) / 3, float(rng.random()), 0.01, 100 + number, None if number % 2 else 0.1 + number,
+            )
+        )  # fmt: skip
+    rows = []
+    for number, operator in enumerate(index):
+        if number % 2:
+            rows.append(OperatorRow(operator))
+        else:
+            ms = float(rng.random())
+            rows.append(OperatorRow(operator, ("QLinearConv", "ReorderInput"), ms / 7, ms / 70, number, 1e-9))
+    return LatencyTable(tuple(rows), tuple(networks))
+
+
+@pytest.fixture(scope="module")
+def table() -> LatencyTable:
+    return made_up_table()
+
+
+def test_round_trip(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    assert LatencyTable.load(tmp_path) == table
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["networks.parquet", "table.parquet"]
+
+
+def test_an_empty_table_round_trips(tmp_path: Path) -> None:
+    LatencyTable().save(tmp_path)
+    assert LatencyTable.load(tmp_path) == LatencyTable()
+
+
+def test_the_operators_of_a_network_survive(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    again = LatencyTable.load(tmp_path)
+    space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10)
+    for network in again.networks:
+        operators = space.workload(json.loads(network.candidate)).operators
+        assert again.operators_of(network) == list(operators)
+
+
+def test_roles(table: LatencyTable) -> None:
+    assert len(table.with_role("fit")) == 10
+    assert len(table.with_role("check")) == 20
+    assert {n.role for n in table.with_role("check")} == {"check"}
+
+
+def test_columns_name_their_units(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    for name in ("table", "networks"):
+        columns = pq.read_schema(tmp_path / f"{name}.parquet").names
+        assert {"latency_ms_p50", "energy_mj"} <= set(columns)
+
+
+def rewrite(folder: Path, name: str, change: object) -> None:
+    assert callable(change)
+    path = folder / f"{name}.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+@pytest.mark.parametrize("name", ["table", "networks"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "folder"])
+def test_damaged_files(table: LatencyTable, tmp_path: Path, name: str, damage: str) -> None:
+    table.save(tmp_path)
+    path = tmp_path / f"{name}.parquet"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+        (path / "x").write_text("x")
+    elif damage != "missing":
+        path.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "text": b"a,b\n1,2\n"}[damage])
+    with pytest.raises(InvalidFileError, match=rf"{name}\.parquet"):
+        LatencyTable.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("table", n) for n in TABLE_SCHEMA.names] + [("networks", n) for n in NETWORKS_SCHEMA.names]
+)
+def test_a_missing_column_is_named(table: LatencyTable, tmp_path: Path, name: str, column: str) -> None:
+    table.save(tmp_path)
+    rewrite(tmp_path, name, lambda t: t.drop_columns([column]))
+    with pytest.raises(InvalidFileError, match=rf"{name}\.parquet lacks the column '{column}'"):
+        LatencyTable.load(tmp_path)
+
+
+def set_column(table: pa.Table, column: str, values: list[object], kind: pa.DataType | None = None) -> pa.Table:
+    return table.set_column(table.column_names.index(column), column, pa.array(values, kind))
+
+
+def test_a_column_of_the_wrong_type_is_refused(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    rewrite(tmp_path, "networks", lambda t: set_column(t, "latency_ms_p50", ["fast"] * len(t)))
+    with pytest.raises(InvalidFileError, match="column of the wrong type"):
+        LatencyTable.load(tmp_path)
+
+
+@pytest.mark.parametrize("index", [-1, 10_000])
+def test_an_index_without_an_operator_is_refused(table: LatencyTable, tmp_path: Path, index: int) -> None:
+    table.save(tmp_path)
+    rewrite(tmp_path, "networks", lambda t: set_column(t, "operators", [[0, index]] * len(t), pa.list_(pa.int32())))
+    with pytest.raises(InvalidFileError, match=r"networks\.parquet names operators that table\.parquet lacks"):
+        LatencyTable.load(tmp_path)
+
+
+def test_more_columns_and_another_order_do_no_harm(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    rewrite(tmp_path, "table", lambda t: t.select(t.column_names[::-1]).append_column("note", pa.array(["x"] * len(t))))
+    assert LatencyTable.load(tmp_path) == table
+
+
+@pytest.mark.xfail(strict=True, reason="nulls in columns that must have values are not checked")
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("networks", "operators"), ("networks", "latency_ms_p50"), ("table", "kernels"), ("table", "in_channels")],
+)
+def test_missing_values_are_refused(table: LatencyTable, tmp_path: Path, name: str, column: str) -> None:
+    table.save(tmp_path)
+    schema = {"networks": NETWORKS_SCHEMA, "table": TABLE_SCHEMA}[name]
+    rewrite(tmp_path, name, lambda t: set_column(t, column, [None] * len(t), schema.field(column).type))
+    with pytest.raises(InvalidFileError, match=rf"{name}\.parquet.*{column}"):
+        LatencyTable.load(tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="a kind or role that does not exist is not checked")
+@pytest.mark.parametrize(("name", "column"), [("table", "kind"), ("table", "activation"), ("networks", "role")])
+def test_unknown_words_are_refused(table: LatencyTable, tmp_path: Path, name: str, column: str) -> None:
+    table.save(tmp_path)
+    rewrite(tmp_path, name, lambda t: set_column(t, column, ["banana"] * len(t)))
+    with pytest.raises(InvalidFileError, match="banana"):
+        LatencyTable.load(tmp_path)
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    bad = LatencyTable((OperatorRow(table.operators[0].operator, count="many"),))  # type: ignore[arg-type]
+    with pytest.raises(pa.ArrowException):
+        bad.save(tmp_path)
+    assert LatencyTable.load(tmp_path) == table
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["networks.parquet", "table.parquet"]
