@@ -107,7 +107,8 @@ def ensure_device(run: Run, observer: Observer) -> None:
         known = load_device(name)  # raises, with the nearest name
     if known is not None and name not in list_devices() and not covers(known, run.space):
         raise UnavailableError(
-            f"the device in {name} was not measured for this space; give the name of a registered device, or 'this-machine'"
+            f"the device in {name} was not measured for this space; give the name of a registered device, or "
+            "'this-machine'"
         )
     if known is None or not covers(known, run.space):
         plan = Plan(seconds=run.config.device.register_seconds)

@@ -18,7 +18,7 @@ from hwnas.spaces.errors import InfeasibleError, UnknownNameError
 from hwnas.spaces.slot import When
 from hwnas.spaces.space import Activity, Rows
 
-SPACE = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10)
+SPACE = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=("rank",))
 TINY_NETWORKS = 2 + 2 * 2 * 2
 """Networks of `tiny_space`: ``c`` does not matter for the first option of ``a``."""
 

@@ -118,6 +118,12 @@ def test_an_unknown_controller_is_an_error_that_names_the_nearest() -> None:
         make_controller("evolutoin", SPACE, an_objective(SPACE))
 
 
+@pytest.mark.xfail(strict=True, reason="make_controller says 'known: none' of every controller's options")
+def test_an_unknown_option_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"'populatoin'; did you mean 'population'\?"):
+        make_controller("evolution", SPACE, an_objective(SPACE), populatoin=3)
+
+
 @pytest.mark.xfail(
     strict=True,
     reason="make_controller checks no values: nonsense is accepted, a bare ValueError, or called an unknown option",
