@@ -138,7 +138,7 @@ def load_device(name: str) -> Device:
         UnknownNameError: No device of that name; names the nearest.
         InvalidFileError: Its files cannot be used.
     """
-    if Path(name, "profile.yaml").exists():
+    if len(name) < 4096 and os.path.exists(os.path.join(name, "profile.yaml")):  # noqa: PTH110, PTH118
         return Device.load(Path(name))
     if name not in list_devices():
         hint = "Register this machine with 'hwnas device register NAME'"

@@ -38,8 +38,8 @@ class Plan:
     """How much to measure.
 
     Attributes:
-        seconds: Time to spend. Where a disturbed machine makes it too little for ``min_networks``, up to twice as long.
-        min_networks: Networks to learn from at least.
+        seconds: Time to spend; longer where it is too little for ``min_networks``.
+        min_networks: Networks to learn from at least, unless the machine is so disturbed that chunks must be left out.
         checks: Uniformly drawn networks that predictors never learn from.
         profiled_runs: Inferences of each network whose operators are timed one by one with the runtime's profiler:
             the reference network in every precision.
@@ -91,15 +91,15 @@ def profile_space(
     networks = sample_networks(space, rng, plan.max_networks - measured, speeds)
     for first in range(0, len(networks), CHUNK):
         elapsed = time.perf_counter() - start
-        if elapsed > plan.seconds * (1 if measured >= plan.min_networks else 2):
+        if elapsed > plan.seconds and measured >= plan.min_networks:
             break
-        report(f"measuring networks ({measured} done)", min(1.0, elapsed / plan.seconds))
+        report(f"measuring networks ({measured} done)", min(1.0, elapsed / max(plan.seconds, 1e-9)))
         rows = networks[first : first + CHUNK]
         try:
             bench.measure(rows, "fit")
             measured += len(rows)
         except NoisyMeasurementError:
-            if elapsed > plan.seconds:
+            if elapsed > 2 * plan.seconds:
                 raise
             # These networks are left out; others will do.
     report(f"measured {measured} networks", 1.0)
@@ -146,9 +146,15 @@ def own_times(times: Mapping[str, OperatorTime], latency_ms: float) -> dict[str,
     A profiler adds about the same to every node, microseconds that can exceed a small node's own time. What it adds is
     what makes the nodes' times add up to more than the network's latency, so it is taken off each node alike.
     """
-    nodes = sum(t.nodes for t in times.values())
-    extra = max(0.0, sum(t.ms for t in times.values()) - latency_ms) / nodes
-    return {name: max(0.0, t.ms - extra * t.nodes) for name, t in times.items()}
+    own = {name: t.ms for name, t in times.items()}
+    for _ in times:
+        nodes = sum(t.nodes for name, t in times.items() if own[name] > 0)
+        extra = (sum(own.values()) - latency_ms) / nodes if nodes else 0.0
+        if extra <= 1e-12:
+            break
+        # A node never takes less than nothing; what is cut off at zero comes off the others in the next turn.
+        own = {name: max(0.0, ms - extra * times[name].nodes) if ms > 0 else 0.0 for name, ms in own.items()}
+    return own
 
 
 class _Bench:

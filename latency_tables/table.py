@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.files import replacing
-from hwnas.spaces.operator import Operator
+from hwnas.spaces.operator import Activation, Kind, Operator
 
 Role = Literal["fit", "check"]
 
@@ -58,6 +58,14 @@ NETWORKS_SCHEMA = pa.schema(
         ("energy_mj", pa.float64()),
     ]
 )
+
+_MAY_LACK = {
+    ("table.parquet", "latency_ms_p50"),
+    ("table.parquet", "latency_ms_std"),
+    ("table.parquet", "energy_mj"),
+    ("networks.parquet", "energy_mj"),
+}
+_WORDS = {"kind": get_args(Kind), "activation": get_args(Activation), "role": get_args(Role)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +162,15 @@ def _read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     if missing := [name for name in schema.names if name not in table.column_names]:
         raise InvalidFileError(f"{path} lacks the column {missing[0]!r}; register the device again")
     try:
-        rows: list[dict[str, Any]] = table.select(schema.names).cast(schema).to_pylist()
+        table = table.select(schema.names).cast(schema)
     except pa.ArrowException as error:
         raise InvalidFileError(f"{path} has a column of the wrong type: {error}") from error
+    for name in schema.names:
+        if table[name].null_count and (path.name, name) not in _MAY_LACK:
+            raise InvalidFileError(f"{path} has rows without {name}; register the device again")
+        if name in _WORDS and (odd := set(table[name].to_pylist()) - set(_WORDS[name])):
+            raise InvalidFileError(f"{path} has the unknown {name} {min(odd)!r} (known: {', '.join(_WORDS[name])})")
+    rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 
 

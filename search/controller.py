@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -62,6 +63,10 @@ class Controller(ABC):
             if np.isfinite(value):
                 self.learn(row.astype(np.int16), float(value))
 
+    def avoid(self, rows: Rows) -> None:
+        """Candidates (n, decisions) that somebody is evaluating or has evaluated: not to be proposed."""
+        self._asked.update(row.tobytes() for row in np.atleast_2d(rows).astype(np.int16))
+
     @abstractmethod
     def propose(self) -> Rows:
         """Some candidates in canonical form, shape (any, decisions), best first; `ask` takes the first usable one."""
@@ -95,14 +100,20 @@ class Controller(ABC):
 
 
 def make_controller(name: str, space: Space, objective: Objective, seed: int = 0, **options: Any) -> Controller:
-    """A controller by name; raises `UnknownNameError`. ``options`` are keyword arguments of its class."""
+    """A controller by name; ``options`` are keyword arguments of its class.
+
+    Raises:
+        UnknownNameError: No controller, or no option, of that name.
+        InvalidOptionError: An option whose value makes no sense.
+    """
     from hwnas.search.evolution import RegularisedEvolution
     from hwnas.search.random_search import RandomSearch
 
     controllers: dict[str, Callable[..., Controller]] = {"evolution": RegularisedEvolution, "random": RandomSearch}
     if name not in controllers:
         raise UnknownNameError("controller", name, controllers)
-    try:
-        return controllers[name](space, objective, seed, **options)
-    except TypeError as error:
-        raise UnknownNameError(f"option of controller {name!r}:", ", ".join(options), ()) from error
+    known = set(inspect.signature(controllers[name]).parameters) - {"space", "objective", "seed"}
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of controller {name!r}:", option, known)
+    return controllers[name](space, objective, seed, **options)

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwnas.search.controller import Controller
 from hwnas.search.objective import Objective
+from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import mutate, sample_coherent
 
@@ -33,6 +34,9 @@ class RegularisedEvolution(Controller):
         self, space: Space, objective: Objective, seed: int = 0, *, population: int = 16, tournament: int = 5
     ) -> None:
         super().__init__(space, objective, seed)
+        for name, value in (("population", population), ("tournament", tournament)):
+            if not isinstance(value, int) or value < 1:
+                raise InvalidOptionError(f"{name} of the evolution must be a whole number of at least 1, got {value!r}")
         self.size = population
         self.tournament = tournament
         self.population: deque[tuple[Rows, float]] = deque(maxlen=population)
@@ -41,10 +45,15 @@ class RegularisedEvolution(Controller):
     def propose(self) -> Rows:
         """Draws for the first population, mutants of a tournament's winner afterwards."""
         if self.born < self.size or not self.population:
-            rows = sample_coherent(self.space, self.rng, 4 * self.BATCH)
-            # Those with the least to gain or lose from their cost, so that the first population compares accuracies.
-            distance = np.abs(np.log(self.objective.cost(rows)[self.objective.metric] / self.objective.target))
-            return rows[np.argsort(distance)[: self.BATCH]][self.rng.permutation(self.BATCH)]
+            coherent = sample_coherent(self.space, self.rng, 4 * self.BATCH)
+            rows = np.concatenate([coherent, self.space.sample(self.rng, self.BATCH)])
+            usable = rows[self.objective.feasible(rows)]
+            # Those with the least to gain or lose from their cost first, so that the population compares accuracies.
+            distance = np.abs(np.log(self.objective.cost(usable)[self.objective.metric] / self.objective.target))
+            order = np.argsort(distance, kind="stable")
+            nearest = self.rng.permutation(order[: self.BATCH])
+            ordered: Rows = usable[np.concatenate([nearest, order[self.BATCH :]])]
+            return ordered
         contestants = self.rng.choice(len(self.population), size=min(self.tournament, len(self.population)))
         parent = max((self.population[i] for i in contestants), key=lambda member: member[1])[0]
         return mutate(self.space, self.rng, parent, self.BATCH)

@@ -47,6 +47,8 @@ class SearchSession:
         for trial in known:
             if trial.state != "running" and trial.number not in self._told:
                 self._tell(trial)
+        for trial in known:
+            controller.avoid(trial.row)
         self._count = len(known)
         for number in sorted(self._pending):
             if number >= self._count:
@@ -122,7 +124,7 @@ class SearchSession:
             self.controller.load_state_dict(state["controller"])
             self._told = set(state["told"])
             self._pending = {int(n): np.array(row, dtype=np.int16) for n, row in state["pending"].items()}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidFileError(
                 f"{self.state_path} cannot be restored ({error!r}); delete it to let the controller learn afresh "
                 "from the trials in optuna.db"

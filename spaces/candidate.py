@@ -58,7 +58,7 @@ class Candidate(Mapping[str, Option]):
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidCandidateError(f"a candidate must be a JSON object: {error}") from error
         if not isinstance(values, dict) or not all(isinstance(v, bool | int | float | str) for v in values.values()):
             raise InvalidCandidateError("a candidate must be a JSON object of numbers, strings and booleans")

@@ -65,14 +65,15 @@ def space_from_spec(spec: Mapping[str, Any]) -> Space:
     for dimension in joint:
         if dimension not in DIMENSIONS:
             raise UnknownNameError("joint dimension", str(dimension), DIMENSIONS)
-    return SPACES[name](input_shape=tuple(shape), num_classes=classes, joint=tuple(joint))
+    dimensions = tuple(d for d in DIMENSIONS if d in joint)
+    return SPACES[name](input_shape=tuple(shape), num_classes=classes, joint=dimensions)
 
 
 def _is_shape(shape: Any) -> bool:
     return (
         isinstance(shape, Sequence)
         and len(shape) == 3
-        and all(isinstance(n, int) for n in shape)
+        and all(type(n) is int for n in shape)
         and 1 <= shape[0] <= 64
         and all(MIN_SIDE <= n <= MAX_SIDE for n in shape[1:])
     )

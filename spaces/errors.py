@@ -38,6 +38,10 @@ class InvalidSpaceError(HwnasError, ValueError):
     """A description of a space that makes no sense."""
 
 
+class InvalidOptionError(HwnasError, ValueError):
+    """A setting whose value makes no sense."""
+
+
 class NoisyMeasurementError(HwnasError, RuntimeError):
     """A measurement that does not repeat, refused instead of recorded."""
 

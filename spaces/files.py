@@ -22,7 +22,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InvalidFileError(f"there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidFileError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidFileError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise InvalidFileError(f"{path} must hold keys and values, such as 'name: mbconv', not {type(data).__name__}")

@@ -40,17 +40,17 @@ class Slot:
 
 
 def bind(slot: Slot, fixed: Mapping[str, Option]) -> Slot | None:
-    """The slot with fixed decisions filled in, or None where they rule the slot out."""
+    """The slot with fixed decisions filled in and every other one read once, or None where they rule the slot out."""
     if any(w.decision in fixed and fixed[w.decision] not in w.values for w in slot.when):
         return None
     when = tuple(w for w in slot.when if w.decision not in fixed)
-    free = tuple(name for name in slot.reads if name not in fixed)
+    free = tuple(dict.fromkeys(name for name in slot.reads if name not in fixed))
     if free == slot.reads:
         return Slot(slot.name, slot.reads, slot.lower, when, slot.twin)
+    # For each argument of the slot's own function, the position among the free decisions, or the fixed value.
+    sources = tuple((free.index(name), None) if name in free else (-1, fixed[name]) for name in slot.reads)
 
     def lower(*values: Option) -> tuple[Operator, ...]:
-        remaining = iter(values)
-        return slot.lower(*(fixed[name] if name in fixed else next(remaining) for name in slot.reads))
+        return slot.lower(*(value if position < 0 else values[position] for position, value in sources))
 
-    kept = tuple((name, fixed[name]) for name in slot.reads if name in fixed)
-    return Slot(slot.name, free, lower, when, None if slot.twin is None else (slot.twin, kept))
+    return Slot(slot.name, free, lower, when, None if slot.twin is None else (slot.twin, sources))

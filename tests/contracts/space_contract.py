@@ -121,8 +121,8 @@ def check_product(seen: dict[str, Any], operator: Operator) -> None:
 class SpaceContract:
     """Subclass it, and set ``make``; the numbers say how much to try."""
 
-    rows: ClassVar[int] = 800
-    networks: ClassVar[int] = 4
+    rows: ClassVar[int] = 500
+    networks: ClassVar[int] = 3
 
     @staticmethod
     def make() -> Space:
@@ -220,20 +220,21 @@ class SpaceContract:
                 assert same == np.array_equal(after, row), decision.name
 
     def test_every_option_of_every_decision_matters_somewhere(self, space: Space, rng: np.random.Generator) -> None:
-        missing = {(c, o) for c, size in enumerate(space.sizes) for o in range(1, int(size))}
-        for row in raw_rows(space, rng, MAX_CONTEXTS):
-            for column in {c for c, _ in missing}:
-                base = row.copy()
-                base[column] = 0
-                network = identity(space.workload_of_row(base))
-                for option in [o for c, o in missing if c == column]:
-                    base[column] = option
-                    if identity(space.workload_of_row(base)) != network:
-                        missing.discard((column, option))
+        missing = {(column, option) for column, size in enumerate(space.sizes) for option in range(int(size))}
+        for row in space.sample(rng, MAX_CONTEXTS):
+            active = space.active(row[None])[0]
+            network = identity(space.workload_of_row(row))
+            for column, option in sorted(missing):
+                if not active[column] or option == row[column]:
+                    continue
+                changed = row.copy()
+                changed[column] = option
+                if identity(space.workload_of_row(changed)) != network:
+                    missing -= {(column, option), (column, int(row[column]))}
             if not missing:
                 return
         named = sorted(f"{space.decisions[c].name}={space.decisions[c].options[o]}" for c, o in missing)
-        raise AssertionError(f"these never differ from the first option: {named}")
+        raise AssertionError(f"these never make a difference: {named}")
 
     def test_decisions_that_do_not_matter_hold_their_first_option(self, space: Space, rng: np.random.Generator) -> None:
         rows = space.sample(rng, 500)
@@ -350,7 +351,7 @@ class SpaceContract:
 
     def test_built_networks_are_their_workloads(self, space: Space, rng: np.random.Generator) -> None:
         rows = [smallest(space), space.encode(space.reference()), *space.sample(rng, self.networks)]
-        for row in [*rows, *sample_coherent(space, rng, 2)]:
+        for row in [*rows, *sample_coherent(space, rng, 1)]:
             workload, network = space.workload_of_row(row), settled(space, row)
             assert sum(p.numel() for p in network.parameters()) == workload.params
             recorder, counter = Recorder(), FlopCounterMode(display=False)

@@ -18,7 +18,7 @@ ALL = ("bits", "sparsity", "rank")
 
 
 class TestMbconvDigits(SpaceContract):
-    rows = 2000
+    rows = 1500
 
     @staticmethod
     def make() -> Space:
@@ -26,7 +26,7 @@ class TestMbconvDigits(SpaceContract):
 
 
 class TestMbconvThumbnails(SpaceContract):
-    rows = 800
+    rows = 500
 
     @staticmethod
     def make() -> Space:
@@ -34,7 +34,7 @@ class TestMbconvThumbnails(SpaceContract):
 
 
 class TestMbconvPhotographs(SpaceContract):
-    rows = 240
+    rows = 160
     networks = 1
 
     @staticmethod

@@ -23,6 +23,7 @@ from hwnas.search.datasets import Dataset, load_dataset
 from hwnas.search.run import run_search
 from hwnas.search.run_folder import RunResult
 from hwnas.spaces import Space, load_space
+from hwnas.spaces.decision import Decision
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Rows
 
@@ -36,6 +37,12 @@ def planted_ms(operator: Operator) -> float:
     """What an operator takes on the synthetic device: 2 µs, and work that integers do three times as fast."""
     moved = operator.out_channels * operator.out_size[0] * operator.out_size[1]
     return 0.002 + operator.macs * (0.4e-7 if operator.integer else 1.2e-7) + moved * 2e-7
+
+
+def bare_space(*sizes: int) -> Space:
+    """A space of decisions and nothing else, so that a trial is quickly written."""
+    decisions = [Decision(f"{letter}.width", tuple(range(size))) for letter, size in zip("abcdef", sizes, strict=False)]
+    return Space(name="bare", spec={}, decisions=decisions, slots=[], input_shape=(1, 8, 8), num_classes=2)
 
 
 @cache

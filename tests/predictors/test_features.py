@@ -1,0 +1,116 @@
+"""Operators as sums of terms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hwnas.predictors.features import Family, family, role, terms
+from hwnas.spaces import Operator
+
+from .synthetic import digits_space
+
+CONV = Operator("conv", 3, 16, (8, 8), (4, 4), 3, 2)
+POINTWISE = Operator("conv", 16, 24, (4, 4), (4, 4))
+DEPTHWISE = Operator("conv", 24, 24, (4, 4), (4, 4), 5, 1, 24)
+INTEGER = replace(POINTWISE, weight_bits=8, in_bits=8, out_bits=8)
+LINEAR = Operator("linear", 64, 10)
+ADD = Operator("add", 16, 16, (4, 4), (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [
+        (CONV, "conv"), (POINTWISE, "pointwise"), (DEPTHWISE, "depthwise"), (LINEAR, "linear"), (ADD, "add"),
+        (Operator("conv", 16, 4), "vector"), (replace(DEPTHWISE, in_size=(1, 1), out_size=(1, 1)), "vector"),
+        (Operator("pool", 16, 16, (4, 4)), "pool"),
+    ],
+)  # fmt: skip
+def test_roles(operator: Operator, expected: str) -> None:
+    assert role(operator) == expected
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [
+        (POINTWISE, ("pointwise", "float", "float weights")),
+        (INTEGER, ("pointwise", "integer", "8-bit weights")),
+        (replace(INTEGER, weight_bits=7), ("pointwise", "integer", "integer weights")),
+        (replace(INTEGER, weight_bits=4), ("pointwise", "integer", "integer weights")),
+        (replace(INTEGER, out_bits=32), ("pointwise", "float", "integer weights")),
+        (replace(INTEGER, weight_bits=32), ("pointwise", "float", "float weights")),
+        (
+            replace(DEPTHWISE, weight_bits=8, in_bits=8, out_bits=8),
+            ("depthwise", "integer", "integer weights"),  # never stored as uint8
+        ),
+        (ADD, ("add", "float", "no weights")),
+        (replace(ADD, in_bits=8, out_bits=8), ("add", "integer", "no weights")),
+        (replace(ADD, in_bits=8), ("add", "float<", "no weights")),
+        (replace(ADD, out_bits=4), ("add", "float>", "no weights")),
+    ],
+)
+def test_families(operator: Operator, expected: Family) -> None:
+    assert family(operator) == expected
+
+
+def test_amounts_by_hand() -> None:
+    own = ("conv", "float", "float weights")
+    assert dict(terms(CONV)) == {
+        (*own, "call"): 1.0,
+        (*own, "in"): 3 * 64 / 1e3,
+        (*own, "out"): 16 * 16 / 1e3,
+        (*own, "macs"): 16 * 27 * 16 / 1e4,
+        (*own, "weights"): 16 * 27 / 1e3,
+        ("conv", "between", "False", "False"): 1.0,
+        (*own, "positions"): 16 / 1e2,
+        (*own, "in channels"): 3 / 1e2,
+        (*own, "out channels"): 16 / 1e2,
+        (*own, "strided call"): 1.0,
+        (*own, "strided macs"): 16 * 27 * 16 / 1e4,
+        (*own, "odd in call"): 1.0,  # 3 channels make no block of 8
+        (*own, "odd in macs"): 16 * 27 * 16 / 1e4,
+    }
+
+
+def test_amounts_of_an_integer_operator_by_hand() -> None:
+    own = ("depthwise", "integer", "integer weights")
+    macs = 24 * 25 * 16 / 1e4
+    assert dict(terms(replace(DEPTHWISE, weight_bits=4, in_bits=8, out_bits=4))) == {
+        (*own, "call"): 1.0,
+        (*own, "in"): 24 * 16 / 1e3,
+        (*own, "out"): 24 * 16 / 1e3,
+        ("clip", "call"): 1.0,  # levels of 4 bits among integers of 8
+        ("clip", "out"): 24 * 16 / 1e3,
+        (*own, "macs"): macs,
+        (*own, "weights"): 24 * 25 / 1e3,
+        (*own, "positions"): 16 / 1e2,
+        (*own, "in channels"): 24 / 1e2,
+        (*own, "out channels"): 24 / 1e2,
+        (*own, "large kernel"): macs,
+    }
+
+
+def test_float_operators_between_integers_pay_for_conversions() -> None:
+    found = dict(terms(replace(POINTWISE, in_bits=8, out_bits=8)))
+    assert found["dequantise", "in"] == 16 * 16 / 1e3
+    assert found["quantise", "out"] == 24 * 16 / 1e3
+    assert found["pointwise", "between", "True", "True"] == 1.0
+    assert not {"dequantise", "quantise"} & {term[0] for term, _ in terms(INTEGER)}
+
+
+def test_terms_depend_on_what_a_device_can_tell_apart_only() -> None:
+    renamed = replace(CONV, name="elsewhere", inputs=("x",), held_bytes=99, affine="norm")
+    assert list(terms(renamed)) == list(terms(CONV))
+
+
+def test_terms_of_a_whole_space() -> None:
+    space = digits_space()
+    operators = {o for row in space.sample(np.random.default_rng(0), 60) for o in space.workload_of_row(row).operators}
+    assert len(operators) > 300
+    for operator in operators:
+        found = list(terms(operator))
+        assert len({term for term, _ in found}) == len(found), "each term once"
+        assert all(amount > 0 for _, amount in found)
+        assert found[0] == ((*family(operator), "call"), 1.0)

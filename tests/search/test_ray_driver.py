@@ -1,0 +1,203 @@
+"""Trials on a real Ray cluster: recorded once, whatever becomes of the processes that evaluate them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray import cloudpickle
+
+from hwnas.search import Objective, make_controller
+from hwnas.search.ledger import Ledger, Trial
+from hwnas.search.ray_driver import cluster, map_parallel, run_trials
+from hwnas.search.session import SearchSession
+from hwnas.spaces import Candidate
+from hwnas.spaces.errors import DivergedError
+
+from .fixtures import bare_space
+from .test_session import cost
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+SPACE = bare_space(4, 4, 4, 4)
+SEED = 100
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cluster() -> Iterator[None]:
+    """One cluster for all tests of this file, and nothing of it left behind."""
+    before = {process.pid for process in psutil.process_iter()}
+    with cluster(2):
+        nodes = [p for p in psutil.process_iter() if p.pid not in before and "ray" in " ".join(p.cmdline())]
+        assert nodes
+        yield
+    assert not ray.is_initialized()
+    assert psutil.wait_procs(nodes, timeout=20)[1] == []
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Evaluates by the trial's number, which its seed tells: some are hopeless, raise, or end their process.
+
+    Attributes:
+        folder: Where each step of an evaluation leaves a mark, since processes that died do not tell.
+    """
+
+    folder: str
+    steps: int = 3
+    hopeless: frozenset[int] = frozenset()
+    raises_at_start: tuple[tuple[int, Exception], ...] = ()
+    raises_in_step: tuple[tuple[int, Exception], ...] = ()
+    dies_once: frozenset[int] = frozenset()
+    dies_always: frozenset[int] = frozenset()
+
+    def start(self, candidate: Candidate, seed: int) -> ScriptedEvaluation:
+        return ScriptedEvaluation(self, candidate, seed - SEED)
+
+
+class ScriptedEvaluation:
+    def __init__(self, script: Scripted, candidate: Candidate, number: int) -> None:
+        self.script, self.candidate, self.number, self.epoch = script, candidate, number, 0
+        if number in dict(script.raises_at_start):
+            raise dict(script.raises_at_start)[number]
+
+    def step(self) -> float:
+        self.epoch += 1
+        with Path(self.script.folder, f"{self.number}").open("a") as file:
+            file.write(f"step {self.epoch} of {self.candidate.digest}\n")
+        script, number = self.script, self.number
+        if self.epoch == 2:
+            if number in dict(script.raises_in_step):
+                raise dict(script.raises_in_step)[number]
+            steps = Path(script.folder, f"{number}").read_text().count("step")
+            if number in script.dies_always or (number in script.dies_once and steps == 2):
+                os._exit(1)
+        return 0.01 * self.epoch if number in script.hopeless else 0.5 + 0.01 * number + 0.001 * self.epoch
+
+
+def run(folder: Path, trials: int, **script: Any) -> list[Trial]:
+    """All trials of a search, after checking that each was reported once."""
+    workers, early = script.pop("workers", 2), script.pop("early_stopping", False)
+    (folder / "marks").mkdir(exist_ok=True)
+    ledger = Ledger(folder / "optuna.db", SPACE, "latency_ms")
+    controller = make_controller("random", SPACE, Objective(cost, 7.0), 0)
+    session = SearchSession(controller, ledger, folder / "controller.json", trials=trials)
+    heard: list[Trial] = []
+    run_trials(
+        session,
+        Scripted(str(folder / "marks"), **script),
+        folder,
+        workers=workers,
+        early_stopping=early,
+        seed=SEED,
+        on_trial=heard.append,
+    )
+    recorded = ledger.trials()
+    assert sorted(t.number for t in heard) == list(range(trials))
+    assert [t.number for t in recorded] == list(range(trials))
+    assert len({t.digest for t in recorded}) == trials
+    return recorded
+
+
+def steps_of(folder: Path, number: int) -> list[int]:
+    """The steps that a trial's evaluations took, in the order of time."""
+    path = folder / "marks" / str(number)
+    return [int(line.split()[1]) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_every_candidate_is_evaluated_to_the_end_once(tmp_path: Path) -> None:
+    trials = run(tmp_path, 5)
+    assert {t.state for t in trials} == {"complete"}
+    assert [t.steps for t in trials] == [3] * 5
+    assert [t.accuracy for t in trials] == pytest.approx([0.503 + 0.01 * n for n in range(5)])
+    for trial in trials:
+        ratio = cost(trial.row)["latency_ms"][0] / 7.0
+        assert trial.reward == pytest.approx(trial.accuracy * ratio**-0.07)  # type: ignore[operator]
+        lines = (tmp_path / "marks" / str(trial.number)).read_text().splitlines()
+        assert lines == [f"step {epoch} of {trial.digest}" for epoch in (1, 2, 3)]
+    assert list((tmp_path / "tune").glob("trial-0000*/events.out.tfevents*"))
+
+
+def test_what_a_candidate_raises_fails_it_and_nothing_else(tmp_path: Path) -> None:
+    trials = run(
+        tmp_path,
+        5,
+        raises_at_start=((1, MemoryError("too large for this machine")),),
+        raises_in_step=((2, DivergedError("the loss became nan")), (4, MemoryError())),
+    )
+    assert [t.state for t in trials] == ["complete", "failed", "failed", "complete", "failed"]
+    assert trials[1].error == "MemoryError: too large for this machine"
+    assert trials[2].error == "DivergedError: the loss became nan"
+    assert trials[4].error.startswith("MemoryError")
+    assert {t.accuracy for t in trials if t.state == "failed"} == {None}
+    # What a candidate raised itself is not tried again.
+    assert [steps_of(tmp_path, n) for n in range(5)] == [[1, 2, 3], [], [1, 2], [1, 2, 3], [1, 2]]
+
+
+def test_a_trial_whose_process_died_is_evaluated_again_and_counted_once(tmp_path: Path) -> None:
+    trials = run(tmp_path, 3, dies_once=frozenset({1}), workers=1)
+    assert {t.state for t in trials} == {"complete"}
+    assert [t.steps for t in trials] == [3, 3, 3]
+    assert trials[1].accuracy == pytest.approx(0.513)
+    assert steps_of(tmp_path, 1) == [1, 2, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_always_dies_fails_and_the_search_goes_on(tmp_path: Path) -> None:
+    trials = run(tmp_path, 3, dies_always=frozenset({0}), workers=1)
+    assert [t.state for t in trials] == ["failed", "complete", "complete"]
+    assert trials[0].error == "its worker process died repeatedly"
+    assert steps_of(tmp_path, 0) == [1, 2, 1, 2, 1, 2]
+
+
+def test_early_stopping_ends_hopeless_trials(tmp_path: Path) -> None:
+    trials = run(tmp_path, 8, steps=4, hopeless=frozenset({4, 6}), workers=1, early_stopping=True)
+    assert [trials[n].state for n in (4, 6)] == ["pruned", "pruned"]
+    assert all(trials[n].steps < 4 for n in (4, 6))
+    assert trials[4].accuracy == pytest.approx(0.01)
+    assert trials[7].state == "complete"  # the best
+    assert steps_of(tmp_path, 4) == [1]
+
+
+def test_a_resumed_search_evaluates_only_what_is_missing(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    before = {path.name: path.read_text() for path in (tmp_path / "marks").iterdir()}
+    ledger = Ledger(tmp_path / "optuna.db", SPACE, "latency_ms")
+    controller = make_controller("random", SPACE, Objective(cost, 7.0), 0)
+    session = SearchSession(controller, ledger, tmp_path / "controller.json", trials=4)
+    waiting = session.next()  # handed out, but the driver is killed before a worker finishes it
+    assert waiting
+    heard: list[int] = []
+    session = SearchSession(
+        make_controller("random", SPACE, Objective(cost, 7.0), 0), ledger, tmp_path / "controller.json", trials=4
+    )
+    run_trials(
+        session,
+        Scripted(str(tmp_path / "marks")),
+        tmp_path,
+        workers=2,
+        early_stopping=False,
+        seed=SEED,
+        on_trial=lambda trial: heard.append(trial.number),
+    )
+    assert sorted(heard) == [2, 3]
+    trials = ledger.trials()
+    assert [t.state for t in trials] == ["complete"] * 4
+    assert trials[2].digest == waiting.digest
+    assert {name: (tmp_path / "marks" / name).read_text() for name in before} == before
+
+
+def power(base: int, exponent: int) -> tuple[int, int]:
+    import torch
+
+    return base**exponent, torch.get_num_threads()
+
+
+def test_a_function_is_mapped_in_order_and_on_one_thread_each() -> None:
+    assert map_parallel(power, 3, [(n,) for n in (4, 0, 2)]) == [(81, 1), (1, 1), (9, 1)]

@@ -1,0 +1,303 @@
+"""A search that is killed anywhere and continued is the search that was never killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.search import Objective, make_controller
+from hwnas.search.ledger import Ledger, State, Trial
+from hwnas.search.session import SearchSession
+from hwnas.spaces import Space
+from hwnas.spaces.errors import InfeasibleError, InvalidFileError
+from hwnas.spaces.space import Rows
+
+from .fixtures import bare_space
+
+TRIALS = 4
+CONTROLLERS = {"random": {}, "evolution": {"population": 2, "tournament": 2}}
+every_controller = pytest.mark.parametrize("name", CONTROLLERS)
+
+
+SPACE = bare_space(4, 4, 4, 4, 4)
+
+
+def cost(rows: Rows) -> dict[str, np.ndarray]:
+    total = 1.0 + np.atleast_2d(rows).sum(axis=1)
+    return {"latency_ms": total, "macs": 2 * total}
+
+
+def open_session(
+    folder: Path, name: str = "evolution", space: Space | None = None, trials: int = TRIALS, **options: Any
+) -> SearchSession:
+    """As a run does at its start and at every resume."""
+    space = space or SPACE
+    controller = make_controller(name, space, Objective(cost, 8.0), 5, **CONTROLLERS[name])  # type: ignore[arg-type]
+    ledger = Ledger(folder / "optuna.db", space, "latency_ms")
+    return SearchSession(controller, ledger, folder / "controller.json", trials=trials, **options)
+
+
+def outcome(row: Rows) -> tuple[State, float | None]:
+    """What becomes of a candidate: decided by the candidate alone, and not always good."""
+    kind = int(row.astype(np.int64) @ np.arange(1, len(row) + 1)) % 7
+    if kind in (0, 3):
+        return "failed", None
+    return ("pruned" if kind == 1 else "complete"), 0.3 + kind / 10
+
+
+def evaluate(session: SearchSession, trial: Trial) -> Trial:
+    state, accuracy = outcome(trial.row)
+    error = "MemoryError: made up" if state == "failed" else ""
+    return session.finish(trial.number, state, accuracy=accuracy, steps=3, error=error)
+
+
+def run_to_the_end(session: SearchSession) -> list[int]:
+    """The numbers of the candidates that were evaluated, in order."""
+    numbers = []
+    while trial := session.next():
+        numbers.append(trial.number)
+        evaluate(session, trial)
+    return numbers
+
+
+def story(folder: Path, space: Space | None = None) -> list[tuple[Any, ...]]:
+    """All that must not depend on when the run was killed."""
+    trials = Ledger(folder / "optuna.db", space or SPACE, "latency_ms").trials()
+    return [(t.number, t.digest, t.state, t.accuracy, t.reward, t.steps, t.error, dict(t.costs)) for t in trials]
+
+
+@contextmanager
+def snapshots_of(session: SearchSession, folder: Path, into: Path) -> Iterator[list[Path]]:
+    """Copies the run's files before and after each single write, as a kill at that moment would leave them."""
+    taken: list[Path] = []
+
+    def copy() -> None:
+        taken.append(into / f"{len(taken):03}")
+        shutil.copytree(folder, taken[-1])
+
+    def around(write: Callable[..., Any]) -> Callable[..., Any]:
+        def both(*args: Any, **kwargs: Any) -> Any:
+            copy()
+            result = write(*args, **kwargs)
+            copy()
+            return result
+
+        return both
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_save", around(session._save))
+        patch.setattr(session.ledger.study, "add_trial", around(session.ledger.study.add_trial))
+        patch.setattr(session.ledger.study, "tell", around(session.ledger.study.tell))
+        yield taken
+
+
+def killed_everywhere(folder: Path, name: str) -> tuple[list[Path], list[tuple[Any, ...]], str]:
+    """The distinct states of a whole search between its writes, its trials, and the controller's last state."""
+    (folder / "run").mkdir()
+    session = open_session(folder / "run", name)
+    with snapshots_of(session, folder / "run", folder) as taken:
+        assert run_to_the_end(session) == list(range(TRIALS))
+    distinct: dict[tuple[bytes, ...], Path] = {}
+    for path in taken:
+        distinct.setdefault(tuple(p.read_bytes() for p in sorted(path.iterdir())), path)
+    return list(distinct.values()), story(folder / "run"), (folder / "run" / "controller.json").read_text()
+
+
+@every_controller
+def test_a_run_killed_between_any_two_writes_ends_as_if_nothing_had_happened(name: str, tmp_path: Path) -> None:
+    snapshots, whole, state = killed_everywhere(tmp_path, name)
+    assert len(snapshots) >= 5 * TRIALS
+    assert "complete" in {entry[2] for entry in whole} != {"complete"}
+    for snapshot in snapshots:
+        done = {entry[0] for entry in story(snapshot) if entry[2] != "running"}
+        evaluated = run_to_the_end(open_session(snapshot, name))
+        assert story(snapshot) == whole, snapshot.name
+        assert evaluated == [n for n in range(TRIALS) if n not in done], snapshot.name
+        last = snapshot / "controller.json"
+        if evaluated:
+            assert json.loads(last.read_text()) == json.loads(state), snapshot.name
+
+
+@every_controller
+def test_a_run_killed_again_and_again_still_gets_there(name: str, tmp_path: Path) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    for folder in (straight, broken):
+        folder.mkdir()
+    run_to_the_end(open_session(straight, name))
+    for step in range(20):
+        session = open_session(broken, name)  # the one before is abandoned, as a killed process is
+        trial = session.next()
+        if trial is None:
+            break
+        if step % 3:
+            evaluate(session, trial)
+    assert step > TRIALS
+    assert story(broken) == story(straight)
+
+
+def test_candidates_not_evaluated_are_handed_out_again_under_their_numbers(tmp_path: Path) -> None:
+    session = open_session(tmp_path, trials=8)
+    first = [session.next() for _ in range(4)]
+    assert all(first)
+    evaluate(session, first[1])  # type: ignore[arg-type]
+    again = open_session(tmp_path, trials=8)
+    handed = [again.next() for _ in range(4)]
+    assert [t.number for t in handed if t] == [0, 2, 3, 4]
+    assert [t.digest for t in handed[:3] if t] == [first[i].digest for i in (0, 2, 3)]  # type: ignore[union-attr]
+    assert len({t.digest for t in (*first, handed[3]) if t}) == 5
+
+
+def test_workers_may_finish_in_any_order(tmp_path: Path) -> None:
+    session = open_session(tmp_path, trials=6)
+    trials = [t for t in (session.next() for _ in range(3)) if t]
+    for i in (2, 0, 1):
+        evaluate(session, trials[i])
+    assert run_to_the_end(session) == [3, 4, 5]
+    numbers, digests = zip(*((entry[0], entry[1]) for entry in story(tmp_path)), strict=True)
+    assert numbers == tuple(range(6))
+    assert len(set(digests)) == 6
+
+
+def test_the_controller_hears_of_each_result_once(tmp_path: Path) -> None:
+    session = open_session(tmp_path, trials=5)
+    told: list[int] = []
+    session._tell = lambda trial, tell=session._tell: (told.append(trial.number), tell(trial))  # type: ignore[assignment,func-returns-value,misc]
+    run_to_the_end(session)
+    assert told == [0, 1, 2, 3, 4]
+    again = open_session(tmp_path, trials=8)
+    members = [tuple(row.tolist()) for row, _ in again.controller.population]  # type: ignore[attr-defined]
+    good = [tuple(t.row.tolist()) for t in again.ledger.trials() if t.accuracy is not None]
+    assert members == good[-2:]
+
+
+def test_a_finished_run_hands_out_nothing_more(tmp_path: Path) -> None:
+    run_to_the_end(open_session(tmp_path))
+    session = open_session(tmp_path)
+    assert session.exhausted
+    assert session.next() is None
+    assert len(story(tmp_path)) == TRIALS
+
+
+def test_a_run_may_be_continued_with_more_trials(tmp_path: Path) -> None:
+    run_to_the_end(open_session(tmp_path, trials=3))
+    assert run_to_the_end(open_session(tmp_path, trials=5)) == [3, 4]
+
+
+def test_time_runs_out_but_what_was_handed_out_before_is_finished(tmp_path: Path) -> None:
+    session = open_session(tmp_path)
+    trial = session.next()
+    assert trial
+    late = open_session(tmp_path, minutes=1e-9)
+    assert not late.exhausted
+    assert run_to_the_end(late) == [0]
+    assert late.exhausted
+
+
+def test_the_clock_counts_the_time_of_earlier_sessions(tmp_path: Path) -> None:
+    session = open_session(tmp_path)
+    trial = session.next()
+    assert trial
+    session.ledger.end(trial.number, "complete", accuracy=0.5, reward=0.5, steps=1, finished_s=500.0)
+    again = open_session(tmp_path, minutes=8)
+    assert again.clock() >= 500.0
+    assert again.exhausted
+    assert not open_session(tmp_path, minutes=60).exhausted
+
+
+@pytest.mark.parametrize("name", ["random"])
+def test_a_space_that_is_smaller_than_the_budget_ends_the_search(name: str, tmp_path: Path) -> None:
+    space = bare_space(3, 2)
+    session = open_session(tmp_path, name, space, trials=50)
+    assert run_to_the_end(session) == list(range(6))
+    assert session.exhausted
+    assert len({entry[1] for entry in story(tmp_path, space)}) == 6
+
+
+def test_constraints_that_nothing_meets_are_an_error_at_once(tmp_path: Path) -> None:
+    session = open_session(tmp_path, "random")
+    session.controller.objective = replace(session.controller.objective, constraints={"macs": 1.0})
+    with pytest.raises(InfeasibleError):
+        session.next()
+    assert story(tmp_path) == []
+
+
+def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
+    first, second = open_session(tmp_path), open_session(tmp_path)
+    first.next()
+    with pytest.raises(InvalidFileError, match="another search is writing to the same run folder"):
+        second.next()
+
+
+@every_controller
+def test_without_its_state_the_controller_learns_afresh_from_the_ledger(name: str, tmp_path: Path) -> None:
+    session = open_session(tmp_path, name, trials=4)
+    run_to_the_end(session)
+    (tmp_path / "controller.json").unlink()
+    again = open_session(tmp_path, name, trials=6)
+    assert run_to_the_end(again) == [4, 5]
+    assert len({entry[1] for entry in story(tmp_path)}) == 6
+    if name == "evolution":
+        assert len(again.controller.population) == 2  # type: ignore[attr-defined]
+
+
+@every_controller
+def test_without_its_state_the_controller_does_not_repeat_what_is_running(name: str, tmp_path: Path) -> None:
+    assert open_session(tmp_path, name).next()
+    (tmp_path / "controller.json").unlink()
+    again = open_session(tmp_path, name)
+    running, new = again.next(), again.next()
+    assert running
+    assert new
+    assert running.digest != new.digest
+
+
+def valid_state(folder: Path) -> dict[str, Any]:
+    session = open_session(folder)
+    session.next()
+    state: dict[str, Any] = json.loads((folder / "controller.json").read_text())
+    return state
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: json.dumps(state)[:-20],
+        lambda state: "",
+        lambda state: "[]",
+        lambda state: "null",
+        lambda state: json.dumps({k: v for k, v in state.items() if k != "told"}),
+        lambda state: json.dumps(state | {"controller": {}}),
+        lambda state: json.dumps(state | {"controller": state["controller"] | {"rng": {"bit_generator": "MT19937"}}}),
+        lambda state: json.dumps(state | {"controller": state["controller"] | {"population": [{"row": [1, 2]}]}}),
+        lambda state: json.dumps(state | {"told": 3}),
+        lambda state: json.dumps(state | {"pending": {"zero": [1]}}),
+        lambda state: json.dumps(state | {"pending": []}),
+    ],
+)
+def test_a_damaged_state_is_an_error_that_says_what_to_do(
+    damage: Callable[[dict[str, Any]], str], tmp_path: Path
+) -> None:
+    (tmp_path / "controller.json").write_text(damage(valid_state(tmp_path)))
+    with pytest.raises(InvalidFileError, match=r"controller\.json cannot be restored .*delete it"):
+        open_session(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_a_damaged_state_too(tmp_path: Path) -> None:
+    valid_state(tmp_path)
+    (tmp_path / "controller.json").write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(InvalidFileError, match="cannot be restored"):
+        open_session(tmp_path)
+
+
+def test_the_state_of_another_controller_is_a_damaged_state(tmp_path: Path) -> None:
+    open_session(tmp_path, "random").next()
+    with pytest.raises(InvalidFileError, match="cannot be restored"):
+        open_session(tmp_path, "evolution")
