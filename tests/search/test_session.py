@@ -22,7 +22,7 @@ from hwnas.spaces.space import Rows
 
 from .fixtures import bare_space
 
-TRIALS = 4
+TRIALS = 3
 CONTROLLERS = {"random": {}, "evolution": {"population": 2, "tournament": 2}}
 every_controller = pytest.mark.parametrize("name", CONTROLLERS)
 
