@@ -77,7 +77,7 @@ def layer_rows(run: Run, candidate: Mapping[str, Any]) -> list[LayerRow]:
     latency, std = model.operator_ms(operators), model.operator_std_ms(operators)
     measured = {row.operator for row in run.device.table.operators}
     widest = {o.name: o.out_channels for o in _widest(run).operators}
-    first_factors = {o.name.removesuffix("_in"): o for o in operators if o.name.endswith("_in")}
+    by_name = {o.name: o for o in operators}
     return [
         LayerRow(
             name=o.name,
@@ -88,7 +88,7 @@ def layer_rows(run: Run, candidate: Mapping[str, Any]) -> list[LayerRow]:
             width_share=min(1.0, o.out_channels / widest.get(o.name, o.out_channels)),
             weight_bits=o.weight_bits if o.weights else None,
             act_bits=o.out_bits,
-            rank_share=_rank_share(o, first_factors),
+            rank_share=_rank_share(o, by_name),
             execution=executes(o, run.device.profile.precisions),
             macs=o.macs,
             weight_bytes=o.weight_bytes,
@@ -115,14 +115,13 @@ def _shape(channels: int, size: tuple[int, int]) -> str:
     return f"{channels}×{size[0]}×{size[1]}"
 
 
-def _rank_share(o: Operator, first_factors: Mapping[str, Operator]) -> float:
+def _rank_share(o: Operator, by_name: Mapping[str, Operator]) -> float:
     """MACs of a layer's two factors relative to the whole layer's."""
     name = o.name.removesuffix("_in")
-    first = first_factors.get(name)
+    first = by_name.get(f"{name}_in")
     if first is None:
         return 1.0
-    rank, inputs = first.out_channels, first.in_channels
-    outputs = o.out_channels if o.name == name else inputs
+    rank, inputs, outputs = first.out_channels, first.in_channels, by_name[name].out_channels
     return min(1.0, rank * (inputs + outputs) / (inputs * outputs))
 
 

@@ -111,7 +111,7 @@ def killed_everywhere(folder: Path, name: str) -> tuple[list[Path], list[tuple[A
     return list(distinct.values()), story(folder / "run"), (folder / "run" / "controller.json").read_text()
 
 
-@every_controller
+@pytest.mark.parametrize("name", ["evolution", pytest.param("random", marks=pytest.mark.slow)])
 def test_a_run_killed_between_any_two_writes_ends_as_if_nothing_had_happened(name: str, tmp_path: Path) -> None:
     snapshots, whole, state = killed_everywhere(tmp_path, name)
     assert len(snapshots) >= 5 * TRIALS
