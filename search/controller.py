@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,11 @@ def make_controller(name: str, space: Space, objective: Objective, seed: int = 0
         UnknownNameError: No controller, or no option, of that name.
         InvalidOptionError: An option whose value makes no sense.
     """
+    return controller_class(name, options)(space, objective, seed, **options)
+
+
+def controller_class(name: str, options: Iterable[str] = ()) -> Callable[..., Controller]:
+    """The class of that name; raises `UnknownNameError` where there is none, or where it has no such option."""
     from hwnas.search.evolution import RegularisedEvolution
     from hwnas.search.random_search import RandomSearch
 
@@ -116,4 +121,4 @@ def make_controller(name: str, space: Space, objective: Objective, seed: int = 0
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of controller {name!r}:", option, known)
-    return controllers[name](space, objective, seed, **options)
+    return controllers[name]

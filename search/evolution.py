@@ -10,6 +10,7 @@ import numpy as np
 
 from hwnas.search.controller import Controller
 from hwnas.search.objective import Objective
+from hwnas.search.warm_start import promising
 from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import mutate, sample_coherent
@@ -18,9 +19,10 @@ from hwnas.spaces.variation import mutate, sample_coherent
 class RegularisedEvolution(Controller):
     """The oldest member of the population dies, whatever its reward; parents are the best of a random sample.
 
-    Deviations from the paper: the first population is drawn coherently (see `sample_coherent`) and near the target, a
-    mutation may set all decisions of one kind at once (see `mutate`), and the asynchronous form is used: a child is
-    bred whenever one is asked for, from the results known by then.
+    Deviations from the paper: the first population is drawn near the target (see `promising`), a mutation may set all
+    decisions of one kind at once (see `mutate`), a mutant whose cost is such that no accuracy could lift it above its
+    parent is not proposed, and the asynchronous form is used: a child is bred whenever one is asked for, from the
+    results known by then.
 
     Args:
         space, objective, seed: See `Controller`.
@@ -39,24 +41,22 @@ class RegularisedEvolution(Controller):
                 raise InvalidOptionError(f"{name} of the evolution must be a whole number of at least 1, got {value!r}")
         self.size = population
         self.tournament = tournament
+        self.starts: Rows | None = None
         self.population: deque[tuple[Rows, float]] = deque(maxlen=population)
         self.born = 0
 
     def propose(self) -> Rows:
-        """Draws for the first population, mutants of a tournament's winner afterwards."""
+        """The first population, mutants of a tournament's winner afterwards."""
         if self.born < self.size or not self.population:
-            coherent = sample_coherent(self.space, self.rng, 4 * self.BATCH)
-            rows = np.concatenate([coherent, self.space.sample(self.rng, self.BATCH)])
-            usable = rows[self.objective.feasible(rows)]
-            # Those with the least to gain or lose from their cost first, so that the population compares accuracies.
-            distance = np.abs(np.log(self.objective.cost(usable)[self.objective.metric] / self.objective.target))
-            order = np.argsort(distance, kind="stable")
-            nearest = self.rng.permutation(order[: self.BATCH])
-            ordered: Rows = usable[np.concatenate([nearest, order[self.BATCH :]])]
-            return ordered
+            if self.starts is None:
+                self.starts = self.rng.permutation(promising(self.space, self.objective, self.rng, self.size))
+            coherent = sample_coherent(self.space, self.rng, self.BATCH)
+            return np.concatenate([self.starts, coherent, self.space.sample(self.rng, self.BATCH)])
         contestants = self.rng.choice(len(self.population), size=min(self.tournament, len(self.population)))
-        parent = max((self.population[i] for i in contestants), key=lambda member: member[1])[0]
-        return mutate(self.space, self.rng, parent, self.BATCH)
+        parent, reward = max((self.population[i] for i in contestants), key=lambda member: member[1])
+        mutants = mutate(self.space, self.rng, np.repeat(parent[None], self.BATCH, axis=0))
+        hopeful: Rows = mutants[self.objective.factor(self.objective.cost(mutants)) >= reward]
+        return hopeful
 
     def ask(self, n: int) -> Rows:
         """See `Controller.ask`."""
@@ -71,11 +71,13 @@ class RegularisedEvolution(Controller):
     def state_dict(self) -> dict[str, Any]:
         """See `Controller.state_dict`."""
         members = [{"row": row.tolist(), "reward": reward} for row, reward in self.population]
-        return super().state_dict() | {"population": members, "born": self.born}
+        starts = None if self.starts is None else self.starts.tolist()
+        return super().state_dict() | {"population": members, "born": self.born, "starts": starts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Controller.load_state_dict`."""
         super().load_state_dict(state)
         self.born = state["born"]
+        self.starts = None if state["starts"] is None else np.array(state["starts"], dtype=np.int16)
         members = [(np.array(m["row"], dtype=np.int16), float(m["reward"])) for m in state["population"]]
         self.population = deque(members, maxlen=self.size)

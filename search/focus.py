@@ -1,7 +1,9 @@
-"""Measures networks like those that a search will propose, so that its predictions hold where it looks.
+"""Measures networks like those that a search proposes and ends with, so that its predictions hold where it looks.
 
 A search ends at the edge of what random networks cover: small, fast, and chosen because the prediction is low. Without
-measurements there it would pick what the model underestimates most.
+measurements there it would pick what the model underestimates most. So networks near the target are measured before the
+search, and neighbours of its best candidates after it. The candidates themselves are not: what is said of them stays a
+prediction.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.profiler import extend
 from hwnas.search.objective import Objective
 from hwnas.spaces.space import Rows, Space
-from hwnas.spaces.variation import sample_coherent
+from hwnas.spaces.variation import mutate, sample_coherent
 
 POOL = 16384
 
@@ -27,12 +29,23 @@ def near_target(space: Space, objective: Objective, rng: np.random.Generator, n:
     return nearest[rng.permutation(len(nearest))[:n]]
 
 
-def focus(device: Device, space: Space, objective: Objective, rng: np.random.Generator, n: int) -> Device:
-    """The device with ``n`` more networks measured, near the objective's target.
+def neighbours(space: Space, parents: Rows, tried: Rows, rng: np.random.Generator, n: int) -> Rows:
+    """At most ``n`` mutants of the parents (p, decisions), evenly, none of them ``tried``. Shape (n, decisions)."""
+    each = 2 * -(-n // len(parents))
+    seen = {row.tobytes() for row in tried}
+    found = []
+    for row in mutate(space, rng, np.tile(parents, (each, 1))):
+        if row.tobytes() not in seen:
+            seen.add(row.tobytes())
+            found.append(row)
+    return np.array(found[:n], dtype=parents.dtype).reshape(-1, parents.shape[1])
+
+
+def focus(device: Device, space: Space, rows: Rows) -> Device:
+    """The device with the networks of rows (n, decisions) measured too.
 
     Raises:
         NoisyMeasurementError: The machine is too busy.
     """
-    rows = near_target(space, objective, rng, n)
     table = extend(device.table, space, device.make_runtime(), rows, steadiness=device.steadiness())
     return replace(device, table=table)

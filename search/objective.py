@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hwnas.spaces.errors import InfeasibleError, UnknownNameError
 from hwnas.spaces.space import Rows, Space
+from hwnas.spaces.variation import mutate
 
 Floats = NDArray[np.float64]
 Costs = dict[str, Floats]
@@ -84,19 +85,33 @@ class Objective:
 def least_cost(
     space: Space, cost: Callable[[Rows], Mapping[str, Floats]], name: str, rng: np.random.Generator, samples: int = 4096
 ) -> float:
-    """The least of one cost that coordinate descent finds from the best of random candidates."""
-    rows = space.sample(rng, samples)
-    best = rows[int(np.argmin(cost(rows)[name]))]
-    value = float(cost(best[None])[name][0])
+    """The least of one cost that is found from the best of random candidates.
+
+    Coordinate descent as long as it leads down; then mutants, which change several decisions at once, must show that
+    nothing near is lower.
+    """
+    row, value = _lowest(space.sample(rng, samples), cost, name)
     while True:
-        neighbours = []
-        for column, size in enumerate(space.sizes):
-            for option in range(int(size)):
-                row = best.copy()
-                row[column] = option
-                neighbours.append(row)
-        candidates = space.canonical(np.array(neighbours))
-        costs = cost(candidates)[name]
-        if costs.min() >= value * (1 - 1e-9):
+        neighbours = [_with(row, column, option) for column, size in enumerate(space.sizes) for option in range(size)]
+        for moves in (
+            space.canonical(np.array(neighbours)),
+            mutate(space, rng, np.repeat(row[None], samples, axis=0)),
+        ):
+            best, least = _lowest(moves, cost, name)
+            if least < value * (1 - 1e-9):
+                row, value = best, least
+                break
+        else:
             return value
-        best, value = candidates[int(np.argmin(costs))], float(costs.min())
+
+
+def _lowest(rows: Rows, cost: Callable[[Rows], Mapping[str, Floats]], name: str) -> tuple[Rows, float]:
+    costs = cost(rows)[name]
+    best = int(np.argmin(costs))
+    return rows[best], float(costs[best])
+
+
+def _with(row: Rows, column: int, option: int) -> Rows:
+    changed = row.copy()
+    changed[column] = option
+    return changed

@@ -13,7 +13,7 @@ class Stage:
     depths: tuple[int, ...]
     stride: int
     reference: tuple[int, int, int]
-    expansions: tuple[int, ...] = (3, 6)
+    expansions: tuple[int, ...] = (1, 3, 6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,25 +36,25 @@ def sample_coherent(space: Space, rng: np.random.Generator, n: int) -> Rows:
     return space.canonical(rows)
 
 
-def mutate(space: Space, rng: np.random.Generator, row: Rows, n: int) -> Rows:
-    """``n`` mutants of one row (decisions,). Shape (n, decisions).
+def mutate(space: Space, rng: np.random.Generator, rows: Rows) -> Rows:
+    """A mutant of each row (n, decisions) in canonical form.
 
     Half of them change one to three active decisions at random; the other half set all decisions of one kind, such as
     every layer's weight bits, to the same relative option, a move that single changes would need many steps for.
     """
-    rows = np.repeat(np.atleast_2d(row), n, axis=0)
-    active = np.flatnonzero(space.active(np.atleast_2d(row))[0])
+    keys = np.where(space.active(rows), rng.random(rows.shape), -1.0)
+    ranks = np.argsort(np.argsort(-keys, axis=1), axis=1)
+    chosen = (ranks < rng.integers(1, 4, size=(len(rows), 1))) & (keys >= 0)
+    steps = 1 + (rng.random(rows.shape) * (space.sizes - 1)).astype(np.int16)
+    single = np.where(chosen, (rows + steps) % space.sizes, rows)
+
     kinds = list(decision_kinds(space).values())
-    for child in rows:
-        if rng.random() < 0.5:
-            columns = rng.choice(active, size=min(len(active), int(rng.integers(1, 4))), replace=False)
-            for column in columns:
-                others = [i for i in range(int(space.sizes[column])) if i != child[column]]
-                child[column] = rng.choice(others)
-        else:
-            columns = np.array(kinds[int(rng.integers(len(kinds)))])
-            child[columns] = (rng.random() * space.sizes[columns]).astype(np.int16)
-    return space.canonical(rows)
+    kind_of = np.empty(rows.shape[1], dtype=np.int64)
+    for number, columns in enumerate(kinds):
+        kind_of[columns] = number
+    same = kind_of == rng.integers(len(kinds), size=(len(rows), 1))
+    alike = np.where(same, (rng.random((len(rows), 1)) * space.sizes).astype(np.int16), rows)
+    return space.canonical(np.where(rng.random((len(rows), 1)) < 0.5, single, alike).astype(np.int16))
 
 
 def crossover(space: Space, rng: np.random.Generator, first: Rows, second: Rows) -> Rows:

@@ -195,7 +195,7 @@ class SpaceContract:
         # A digest stands for a canonical row, see above; rows are compared here because they are a lot faster.
         rows = [space.sample(rng, self.rows // 2), sample_coherent(space, rng, self.rows // 10)]
         near = space.sample(rng, max(4, self.rows // 60))
-        rows += [mutate(space, rng, row, 24) for row in near]
+        rows += [mutate(space, rng, np.repeat(near, 24, axis=0))]
         shuffled = near[rng.permutation(len(near))]
         rows += [crossover(space, rng, near, shuffled), crossover(space, rng, near, near)]
         written: dict[Hashable, set[bytes]] = defaultdict(set)
@@ -292,7 +292,7 @@ class SpaceContract:
         moved = {
             "crossover": crossover(space, rng, first, second),
             "coherent": sample_coherent(space, rng, 60),
-            "mutants": np.concatenate([mutate(space, rng, row, 8) for row in first]),
+            "mutants": mutate(space, rng, np.repeat(first, 8, axis=0)),
         }
         for name, rows in moved.items():
             assert (rows >= 0).all(), name
@@ -304,7 +304,7 @@ class SpaceContract:
     def test_mutants_differ_and_their_parent_stays(self, space: Space, rng: np.random.Generator) -> None:
         for row in space.sample(rng, 10):
             before = row.copy()
-            mutants = mutate(space, rng, row, 40)
+            mutants = mutate(space, rng, np.repeat(row[None], 40, axis=0))
             assert mutants.shape == (40, len(row))
             assert np.array_equal(row, before)
             assert (mutants != row).any(axis=1).mean() > 0.6

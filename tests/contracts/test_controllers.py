@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from hwnas.search import make_controller
 from hwnas.search.evolution import RegularisedEvolution
+from hwnas.search.objective import HARD
 from hwnas.spaces import load_space
 from hwnas.spaces.errors import HwnasError, UnknownNameError
-from hwnas.spaces.variation import sample_coherent
+from hwnas.spaces.variation import mutate, sample_coherent
 
 from .controller_contract import SPACE, ControllerContract, an_objective, hidden_row, likeness, run_toy
 
@@ -61,13 +63,15 @@ def test_evolution_finds_what_random_search_does_not() -> None:
     """The mean of its last quarter beats the best that random search finds with as many evaluations."""
     space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10)
     objective = an_objective(space)
-    wins = 0
+    lost = 0
     for seed in SEEDS:
         late = run_toy(make_controller("evolution", space, objective, seed), 300, seed)[-75:]
         rows = make_controller("random", space, objective, seed).ask(300)
         found = objective.reward(likeness(rows, hidden_row(space, seed)), objective.cost(rows))
-        wins += late.mean() > found.max() + 0.02
-    assert wins >= 4
+        lost += late.mean() <= found.max() + 0.02
+        assert lost <= 1
+        if seed == 3 and not lost:
+            break  # four of five
 
 
 def test_the_oldest_member_dies_whatever_its_reward() -> None:
@@ -97,6 +101,20 @@ def test_the_first_population_costs_about_the_target() -> None:
         np.abs(objective.cost(rows)["latency_ms"] / objective.target - 1) for rows in (controller.ask(16), drawn)
     )
     assert first.max() < np.median(usual)
+
+
+def test_a_mutant_that_could_not_beat_its_parent_is_not_proposed() -> None:
+    """With a hard target and parents near perfection, nothing above the target can be worth a trial."""
+    objective = replace(an_objective(SPACE), exponents=HARD)
+    controller = RegularisedEvolution(SPACE, objective, population=4)
+    rows = controller.ask(4)
+    controller.tell(rows, {"accuracy": np.full(4, 0.99)})
+    children = controller.ask(60)
+    assert (objective.cost(rows)["latency_ms"] <= objective.target).all()
+    assert objective.cost(children)["latency_ms"].max() <= objective.target / 0.99
+    # Among the mutants themselves they are many.
+    mutants = mutate(SPACE, np.random.default_rng(0), np.repeat(rows, 50, axis=0))
+    assert np.mean(objective.cost(mutants)["latency_ms"] > objective.target / 0.99) > 0.2
 
 
 def test_an_unknown_controller_is_an_error_that_names_the_nearest() -> None:
