@@ -34,6 +34,8 @@ class Recipe(BaseModel):
         warmup_epochs: Epochs of warm-up; may be a fraction.
         shift: Largest random shift in pixels.
         flip: Random horizontal flips.
+        rotate: Largest random turn in degrees.
+        zoom: Largest random change of an image's side, as a share of it.
         images: Training images per epoch, another random part each time; all of them by default.
         average: Decay per step of an exponential moving average of the weights, which is what is evaluated; 0 for none.
     """
@@ -49,6 +51,8 @@ class Recipe(BaseModel):
     warmup_epochs: NonNegativeFloat = 0.5
     shift: NonNegativeInt = 1
     flip: bool = False
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    zoom: float = Field(default=0.0, ge=0, lt=1)
     images: PositiveInt | None = None
     average: float = Field(default=0.0, ge=0, lt=1)
 
@@ -88,7 +92,8 @@ class Trainer:
         self.network.train()
         total, count = 0.0, 0
         for images, labels in batches(self._part(), recipe.batch_size, self.generator):
-            x = augment(self.dataset.normalise(images), self.generator, shift=recipe.shift, flip=recipe.flip)
+            changes = recipe.model_dump(include={"shift", "flip", "rotate", "zoom"})
+            x = self.dataset.normalise(augment(images.float(), self.generator, **changes))
             x = x.contiguous(memory_format=torch.channels_last)
             rate = self._learning_rate()
             for group in self.optimizer.param_groups:
@@ -186,4 +191,4 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)

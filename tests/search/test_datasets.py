@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import affine_transform
 
 from hwnas.search.datasets import Split, augment, batches, load_dataset
 from hwnas.spaces.errors import InvalidFileError, UnknownNameError
@@ -421,6 +422,27 @@ class TestAugment:
         mirrored = (result == images.flip(3)).flatten(1).all(1)
         assert (same ^ mirrored).all()
         assert 400 < mirrored.sum() < 600
+
+    def test_turning_and_resizing_agree_with_scipy(self):
+        """The same maps, from the same random numbers, about the centre of images that are not square."""
+        images = torch.rand(20, 2, 9, 13)
+        result = augment(images, torch.Generator().manual_seed(0), shift=2, flip=False, rotate=30, zoom=0.2)
+        draws = torch.rand(4, 20, generator=torch.Generator().manual_seed(0)).double().numpy() * 2 - 1
+        for image, changed, (turn, size, down, right) in zip(images, result, draws.T, strict=True):
+            angle, scale = np.deg2rad(30 * turn), 1 + 0.2 * size
+            matrix = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # of (y, x)
+            centre = np.array([4, 6])
+            offset = centre + 2 * np.array([down, right]) - matrix @ centre
+            for before, after in zip(image, changed, strict=True):
+                expected = affine_transform(before.numpy(), matrix, offset, order=1, mode="grid-constant")
+                assert np.allclose(after, expected, atol=1e-4)
+
+    def test_what_is_in_the_middle_stays_there(self):
+        images = torch.zeros(200, 1, 9, 9)
+        images[:, :, 3:6, 3:6] = 1
+        changed = augment(images, torch.Generator().manual_seed(0), shift=0, flip=False, rotate=180, zoom=0.3)
+        assert changed[:, 0, 4, 4].min() > 0.99
+        assert changed[:, :, [0, 0, 8, 8], [0, 8, 0, 8]].abs().max() == 0
 
     def test_nothing_to_do(self):
         images = torch.rand(8, 1, 8, 8)

@@ -56,7 +56,7 @@ def watched(trainer: Trainer) -> tuple[list[Tensor], list[float]]:
 
 @pytest.mark.parametrize("bits", [32, 8])
 def test_a_tiny_network_learns_digits(bits: int) -> None:
-    dataset = digits()
+    dataset = digits(500)
     trainer = a_trainer(dataset, bits, epochs=3, batch_size=32, learning_rate=0.02, shift=0)
     before = accuracy(trainer.calibrated(), dataset, dataset.validation)
     losses = [trainer.train_epoch() for _ in range(3)]
