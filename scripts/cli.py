@@ -30,7 +30,7 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except HwnasError as error:
-        click.echo(f"hwnas: {error}", err=True)
+        click.echo(f"hwnas: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hwnas.latency_tables.device import list_devices, load_device
+from hwnas.latency_tables.device import Device, list_devices, load_device
 from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import Plan
 from hwnas.latency_tables.timing import Protocol, Timing, measure
@@ -22,15 +20,17 @@ from hwnas.search.controller import make_controller
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
 from hwnas.search.finals import Final, load_network, train_final
-from hwnas.search.focus import focus
+from hwnas.search.focus import focus, near_target, neighbours
 from hwnas.search.ledger import Trial
 from hwnas.search.report_data import NetworkRow
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import DivergedError, NoisyMeasurementError, UnavailableError
-from hwnas.spaces.files import write_text
+from hwnas.spaces.space import Rows
 
 FINAL_PROTOCOL = Protocol(rounds=25, burst_s=0.02, max_spread=0.08)
+FOCUS_PARENTS = 12
+"""Candidates whose neighbours are measured after the search."""
 
 
 class Observer:
@@ -92,6 +92,7 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
         observer.stage("Search")
         search(run, observer)
         observer.stage("Final training")
+        refine(run, observer)
         finals = train_finals(run, observer)
     observer.stage("Export")
     return conclude(run, finals, observer)
@@ -118,13 +119,25 @@ def ensure_device(run: Run, observer: Observer) -> None:
     rng = np.random.default_rng(run.config.search.seed)
     objective = run.objective_with(CostModel(run.space, known))
     objective.check_reachable(run.space, rng)
-    if run.config.device.focus_networks and same_machine(known.profile.facts):
-        observer.progress("measuring networks near the target", 1.0)
-        try:
-            known = focus(known, run.space, objective, rng, run.config.device.focus_networks)
-        except NoisyMeasurementError as error:
-            observer.note(f"no measurements near the target: {error}")
+    if can_focus(run, known):
+        rows = near_target(run.space, objective, rng, run.config.device.focus_networks)
+        known = focused(run, known, rows, "near the target", observer)
     known.save(run.folder / "device")
+
+
+def can_focus(run: Run, device: Device) -> bool:
+    """Whether networks of interest to the search are to be measured, here."""
+    return run.config.device.focus_networks > 0 and same_machine(device.profile.facts)
+
+
+def focused(run: Run, device: Device, rows: Rows, where: str, observer: Observer) -> Device:
+    """The device with more networks measured, or as it was where the machine is too busy."""
+    observer.progress(f"measuring {len(rows)} networks {where}", 1.0)
+    try:
+        return focus(device, run.space, rows)
+    except NoisyMeasurementError as error:
+        observer.note(f"no measurements {where}: {error}")
+        return device
 
 
 def search(run: Run, observer: Observer) -> None:
@@ -156,7 +169,11 @@ def search(run: Run, observer: Observer) -> None:
 
 
 def best_trials(run: Run, n: int) -> list[Trial]:
-    """The finished trials of highest reward among those that were trained to the end, or failing that to any point."""
+    """The finished trials of highest reward among those that were trained to the end, or failing that to any point.
+
+    Rewards and constraints are judged by what the run's device predicts now; trials that were within a constraint when
+    they were proposed, and are not any more, come last.
+    """
     trials = [t for t in run.ledger.trials() if t.reward is not None]
     complete = [t for t in trials if t.state == "complete"] or trials
     if not complete:
@@ -164,7 +181,23 @@ def best_trials(run: Run, n: int) -> list[Trial]:
         raise UnavailableError(
             f"no trial of this run succeeded; their errors: {'; '.join(sorted(errors)[:3]) or 'none'}"
         )
-    return sorted(complete, key=lambda t: -(t.reward or 0.0))[:n]
+    rows = np.array([t.row for t in complete])
+    rewards = run.objective.reward(np.array([t.accuracy for t in complete], dtype=np.float64), run.cost(rows))
+    order = np.lexsort((-rewards, ~run.objective.feasible(rows)))
+    return [complete[i] for i in order[:n]]
+
+
+def refine(run: Run, observer: Observer) -> None:
+    """Measures neighbours of the best trials, so that the last choice rests on predictions that hold there."""
+    if (run.folder / "finals").exists():
+        return
+    if can_focus(run, run.device):
+        parents = np.array([t.row for t in best_trials(run, FOCUS_PARENTS)])
+        tried = np.array([t.row for t in run.ledger.trials()])
+        rng = np.random.default_rng(run.config.search.seed)
+        rows = neighbours(run.space, parents, tried, rng, run.config.device.focus_networks)
+        run.replace_device(focused(run, run.device, rows, "beside the best candidates", observer))
+    (run.folder / "finals").mkdir()
 
 
 def train_finals(run: Run, observer: Observer) -> list[Final]:
@@ -224,7 +257,7 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
         networks.append(_network_row(run, name, finals[i], file, timings[i] if timings else None, agreements[-1]))
     candidates = tuple(dict(finals[i].candidate) for i in picked.values())
     result = RunResult(tuple(networks), candidates, agreements[0], {"search": _search_seconds(run)})
-    write_text(run.folder / "result.json", json.dumps(asdict(result), indent=1))
+    result.save(run.folder / "result.json")
     return result
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from hwnas.latency_tables.device import Device
 from hwnas.predictors.cost import CostModel
 from hwnas.search.config import SearchConfig, load_config
+from hwnas.search.controller import controller_class
 from hwnas.search.datasets import Dataset, load_dataset
 from hwnas.search.export import Agreement
 from hwnas.search.ledger import Ledger
@@ -20,7 +22,7 @@ from hwnas.search.objective import HARD, SOFT, Objective
 from hwnas.search.report_data import NetworkRow
 from hwnas.spaces.catalog import load_space
 from hwnas.spaces.errors import InvalidFileError
-from hwnas.spaces.files import write_yaml
+from hwnas.spaces.files import write_text, write_yaml
 from hwnas.spaces.space import Space
 
 
@@ -39,11 +41,20 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, config: SearchConfig) -> Run:
-        """A new run; raises `InvalidFileError` where the folder holds one already."""
-        if (folder / "config.yaml").exists():
-            raise InvalidFileError(f"{folder} holds a run already; continue it with 'hwnas search --resume {folder}'")
+        """A new run. Its data, space and controller are looked at before anything is written.
+
+        Raises:
+            InvalidFileError: The folder holds a run that has begun already. One that never got as far as knowing its
+                device, because something was wrong with it, is replaced.
+            HwnasError: What the configuration names cannot be used.
+        """
+        run = cls(folder, config)
+        if (folder / "device").exists():
+            raise InvalidFileError(f"{folder} holds a run already; continue it with '{run.resume_command}'")
+        controller_class(config.controller.name, config.controller.options)
+        _ = run.space
         write_yaml(folder / "config.yaml", config.model_dump(mode="json"))
-        return cls(folder, config)
+        return run
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -80,8 +91,14 @@ class Run:
 
     @cached_property
     def device(self) -> Device:
-        """The device as it was when the run began."""
+        """The device as the run knows it: as registered, and what the run measured itself."""
         return Device.load(self.folder / "device")
+
+    def replace_device(self, device: Device) -> None:
+        """Puts a device that knows more into the folder; costs and objective follow it from now on."""
+        device.save(self.folder / "device")
+        for name in ("device", "cost", "objective"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def cost(self) -> CostModel:
@@ -117,7 +134,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended: the chosen network and the reference, in that order, and the check of the exported file."""
+    """How a run ended: the chosen network and the reference, in that order, and the check of the exported file.
+
+    In the file, latencies that were not measured (NaN) are null.
+    """
 
     networks: tuple[NetworkRow, ...]
     candidates: tuple[Mapping[str, Any], ...]
@@ -129,7 +149,18 @@ class RunResult:
         """From ``result.json``; raises `InvalidFileError`."""
         try:
             data = json.loads(path.read_text())
-            networks = tuple(NetworkRow(**row) for row in data["networks"])
+            networks = tuple(NetworkRow(**_with_nan(row)) for row in data["networks"])
             return cls(networks, tuple(data["candidates"]), Agreement(**data["agreement"]), data["seconds"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidFileError(f"{path} is not a run's result: {error!r}") from error
+
+    def save(self, path: Path) -> None:
+        """The inverse of `from_json`."""
+        data = asdict(self)
+        for row in data["networks"]:
+            row |= {key: None for key, value in row.items() if isinstance(value, float) and math.isnan(value)}
+        write_text(path, json.dumps(data, indent=1, allow_nan=False))
+
+
+def _with_nan(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in row.items()}

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from hwnas.latency_tables.precisions import executes
 from hwnas.predictors.registration import check
 from hwnas.search.ledger import Trial
+from hwnas.search.objective import COSTS
 from hwnas.search.report_data import CheckPoint, LayerRow, ReportData, TrialPoint
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.spaces.candidate import Candidate
@@ -47,7 +50,7 @@ def report_data(run: Run, result: RunResult) -> ReportData:
         checks=[
             CheckPoint(float(p), float(m)) for p, m in zip(held_out.predicted_ms, held_out.measured_ms, strict=True)
         ],
-        trials=[_trial_point(run, t) for t in run.ledger.finished],
+        trials=_trial_points(run),
         networks=list(result.networks),
         layers=layer_rows(run, result.candidates[0]),
         reference_layers=layer_rows(run, result.candidates[1]),
@@ -125,7 +128,14 @@ def _rank_share(o: Operator, by_name: Mapping[str, Operator]) -> float:
     return min(1.0, rank * (inputs + outputs) / (inputs * outputs))
 
 
-def _trial_point(run: Run, trial: Trial) -> TrialPoint:
+def _trial_points(run: Run) -> list[TrialPoint]:
+    """All finished trials, their costs as the run's device predicts them at its end."""
+    trials = run.ledger.finished
+    costs = run.cost(np.array([t.row for t in trials]).reshape(len(trials), -1)) if trials else {}
+    return [_trial_point(run, t, {name: float(costs[name][i]) for name in COSTS}) for i, t in enumerate(trials)]
+
+
+def _trial_point(run: Run, trial: Trial, costs: Mapping[str, float]) -> TrialPoint:
     candidate = run.space.decode(trial.row)
     kinds: dict[str, list[str]] = {}
     for kind in ("depth", "width", "weight_bits"):
@@ -138,10 +148,10 @@ def _trial_point(run: Run, trial: Trial) -> TrialPoint:
         digest=trial.digest,
         state=trial.state,
         accuracy=trial.accuracy,
-        latency_ms=trial.costs["latency_ms"],
-        weight_bytes=int(trial.costs["weight_bytes"]),
-        macs=int(trial.costs["macs"]),
-        params=int(trial.costs["params"]),
+        latency_ms=costs["latency_ms"],
+        weight_bytes=int(costs["weight_bytes"]),
+        macs=int(costs["macs"]),
+        params=int(costs["params"]),
         reward=trial.reward,
         epochs=trial.steps,
         finished_s=trial.finished_s,

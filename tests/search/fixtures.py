@@ -131,10 +131,10 @@ def thin_row(weight_bits: int, act_bits: int) -> Rows:
 
 
 def small_search(**sections: dict[str, Any]) -> SearchConfig:
-    """Four trials of one epoch on 400 digits; ``sections`` are merged into it."""
+    """Four trials of one epoch on 300 digits; ``sections`` are merged into it."""
     data: dict[str, Any] = {
         "space": {"joint": list(JOINT)},
-        "data": {"name": "digits", "limit": 400},
+        "data": {"name": "digits", "limit": 300},
         "device": {"name": NAME},
         "objective": {"target_ratio": 0.5},
         "training": {"epochs": 1, "batch_size": 32, "learning_rate": 0.01},

@@ -1,0 +1,358 @@
+"""Whole small searches on digits: what they leave, and that neither Ctrl-C nor a kill costs what was finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import psutil
+import pytest
+
+from hwnas.latency_tables.machine import machine_facts
+from hwnas.latency_tables.profiler import Plan, extend
+from hwnas.latency_tables.timing import Protocol
+from hwnas.search import focus as focus_module
+from hwnas.search import run as run_module
+from hwnas.search import run_search
+from hwnas.search.finals import Final
+from hwnas.search.ledger import Ledger, State, Trial
+from hwnas.search.run import Observer, best_trials, conclude, continue_run, refine
+from hwnas.search.run_folder import Run, RunResult
+from hwnas.spaces import Candidate
+from hwnas.spaces.errors import InvalidFileError, UnavailableError
+from hwnas.spaces.files import write_yaml
+from hwnas.spaces.onnx_graph import weight_bytes
+
+from .fixtures import RESULTS, digits_space, finished_run, registered, small_search, synthetic_device, thin_row
+
+HWNAS = Path(sys.executable).with_name("hwnas")
+PATIENT = Protocol(rounds=3, burst_s=0.004, max_spread=10.0, patience=60, max_wait_s=2.0)
+"""Any machine repeats to within this: what it measures is not what these tests are about."""
+TRIALS = 4
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Iterator[Path]:
+    with registered(tmp_path / "devices") as folder:
+        yield folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but its report, which says when it was written."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "report.html")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def on_this_machine(finished: Path, folder: Path) -> Run:
+    """A copy of a finished run without its result, whose device takes itself for this machine."""
+    shutil.copytree(finished, folder)
+    (folder / "result.json").unlink()
+    device = synthetic_device()
+    facts = device.profile.facts | machine_facts()
+    dataclasses.replace(device, profile=device.profile.model_copy(update={"facts": facts})).save(folder / "device")
+    return Run.open(folder)
+
+
+class TestFinishedRun:
+    def test_everything_is_in_its_folder(self, finished: Path) -> None:
+        names = {path.name for path in finished.iterdir()}
+        assert names >= {"config.yaml", "optuna.db", "controller.json", "device", "finals", "tune"}
+        assert names >= {"result.json", "model.onnx", "reference.onnx", "report.html"}
+        assert not [name for name in names if name.startswith(".")]  # nothing half-written
+
+    def test_the_result_is_what_was_returned_and_what_the_file_says(self, finished: Path) -> None:
+        result = RESULTS[finished]
+        assert repr(Run.open(finished).result) == repr(result)
+        assert [n.name for n in result.networks] == ["chosen", "reference"]
+        space = digits_space()
+        assert space.decode(space.encode(Candidate(result.candidates[1]))) == space.reference()
+        for network, values in zip(result.networks, result.candidates, strict=True):
+            assert network.digest == Candidate(values).digest
+            workload = space.workload(values)
+            assert (network.macs, network.params, network.weight_bytes) == (
+                workload.macs,
+                workload.params,
+                workload.weight_bytes,
+            )
+        assert result.agreement.agrees
+        assert result.seconds["search"] > 0
+
+    def test_the_result_is_json_for_every_reader(self, finished: Path) -> None:
+        def refuse(word: str) -> None:
+            raise ValueError(f"{word} is not JSON")
+
+        json.loads((finished / "result.json").read_text(), parse_constant=refuse)
+
+    def test_all_trials_were_evaluated(self, finished: Path) -> None:
+        trials = Run.open(finished).ledger.trials()
+        assert [t.number for t in trials] == [0, 1, 2, 3]
+        assert {t.state for t in trials} == {"complete"}
+        assert len({t.digest for t in trials}) == 4
+        assert RESULTS[finished].networks[0].digest in {t.digest for t in trials}
+
+    @pytest.mark.parametrize(("name", "index"), [("model.onnx", 0), ("reference.onnx", 1)])
+    def test_the_file_alone_has_the_reported_accuracy(self, finished: Path, name: str, index: int) -> None:
+        """Plain ONNX Runtime, plain scikit-learn, and the form of the images that the file names."""
+        from sklearn.datasets import load_digits
+
+        session = onnxruntime.InferenceSession(finished / name, providers=["CPUExecutionProvider"])
+        notes = session.get_modelmeta().custom_metadata_map
+        form = {key: np.float32(value) for key, value in json.loads(notes["normalisation"]).items()}
+        split = Run.open(finished).dataset.test
+        raw = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+        where = {image.tobytes(): label for image, label in zip(raw, load_digits().target, strict=True)}
+        images = split.images.numpy()
+        labels = np.array([where[image.tobytes()] for image in images])
+        x = (images * form["scale"] - form["mean"]) / form["std"]
+        (logits,) = session.run(None, {"input": x.astype(np.float32)})
+        assert len(split) > 400
+        assert np.mean(logits.argmax(1) == labels) == RESULTS[finished].networks[index].test_accuracy
+
+    @pytest.mark.parametrize(("name", "index"), [("model.onnx", 0), ("reference.onnx", 1)])
+    def test_the_bytes_reported_are_the_files(self, finished: Path, name: str, index: int) -> None:
+        network = RESULTS[finished].networks[index]
+        assert network.weight_bytes == weight_bytes(onnx.load(finished / name))
+        assert network.file_bytes == (finished / name).stat().st_size
+
+    def test_the_report_shows_every_trial_and_the_device(self, finished: Path) -> None:
+        page = (finished / "report.html").read_text()
+        assert page.lstrip().startswith("<!doctype html>")
+        for trial in Run.open(finished).ledger.trials():
+            assert trial.digest in page
+        assert synthetic_device().profile.facts["processor"] in page
+
+    def test_resuming_it_repeats_nothing(self, finished: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "run"
+        shutil.copytree(finished, folder)
+        before = contents(folder)
+        (folder / "report.html").unlink()
+        result = continue_run(Run.open(folder), Observer())  # without the registered device: the run has its own
+        assert repr(result) == repr(RESULTS[finished])
+        assert contents(folder) == before
+        assert (folder / "report.html").exists()
+
+    def test_a_second_run_in_its_folder_is_refused(self, finished: Path) -> None:
+        before = contents(finished)
+        with pytest.raises(InvalidFileError, match=r"holds a run already; continue it with 'hwnas search --resume "):
+            run_search(small_search(), finished)
+        assert contents(finished) == before
+
+    def test_on_this_machine_what_was_measured_counts(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The device of the run becomes this machine; only the last step is done again."""
+        monkeypatch.setattr(run_module, "FINAL_PROTOCOL", PATIENT)
+        run, known = on_this_machine(finished, tmp_path / "run"), RESULTS[finished]
+        folder = run.folder
+        finals = [
+            Final(run.space.decode(run.space.encode(Candidate(values))), network.validation_accuracy, weights)
+            for network, values in zip(known.networks, known.candidates, strict=True)
+            for weights in [folder / "finals" / f"{network.digest}.safetensors"]
+        ]
+        result = conclude(run, finals, Observer())
+        for network in result.networks:
+            assert 0 < network.latency_measured_ms <= network.latency_p90_ms
+        assert [n.digest for n in result.networks] == [n.digest for n in known.networks]
+        assert [n.test_accuracy for n in result.networks] == [n.test_accuracy for n in known.networks]
+
+    def test_neighbours_of_the_best_are_measured_once_before_the_last_choice(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(focus_module, "extend", partial(extend, plan=Plan(protocol=PATIENT)))
+        run = on_this_machine(finished, tmp_path / "run")
+        shutil.rmtree(run.folder / "finals")
+        config = run.config.device.model_copy(update={"focus_networks": 12})
+        run = dataclasses.replace(run, config=run.config.model_copy(update={"device": config}))
+        before = len(run.device.table.networks)
+        refine(run, Observer())
+        refine(Run.open(run.folder), Observer())  # as a resumed run does
+        networks = Run.open(run.folder).device.table.networks
+        assert len(networks) == len(run.device.table.networks) == before + 12
+        assert {n.role for n in networks[before:]} == {"fit"}
+        assert {n.digest for n in networks}.isdisjoint(t.digest for t in run.ledger.trials())
+
+    @pytest.mark.slow
+    def test_finals_that_are_trained_are_not_trained_again(self, finished: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "run"
+        shutil.copytree(finished, folder)
+        (folder / "result.json").unlink()
+        before = contents(folder)
+        result = continue_run(Run.open(folder), Observer())
+        assert repr(result) == repr(RESULTS[finished])
+        assert {name: data for name, data in contents(folder).items() if name in before} == before
+
+
+def run_with(folder: Path, states: list[State]) -> Run:
+    """A run with one trial for each state; a trial's accuracy falls with its number."""
+    run = Run.create(folder, small_search())
+    synthetic_device().save(folder / "device")
+    for number, state in enumerate(states):
+        row = thin_row(8, 8)
+        row[number] ^= 1
+        run.ledger.begin(digits_space().canonical(row[None])[0], {"latency_ms": 0.1})
+        value = None if state in ("failed", "running") else 0.9 - number / 10
+        if state != "running":
+            run.ledger.end(
+                number, state, accuracy=value, reward=value, steps=1, finished_s=1.0, error=f"error {number}"
+            )
+    return run
+
+
+def test_the_best_trials_are_those_trained_to_the_end(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", ["pruned", "complete", "failed", "complete", "running", "complete"])
+    assert [t.number for t in best_trials(run, 2)] == [1, 3]
+    assert [t.number for t in best_trials(run, 10)] == [1, 3, 5]
+
+
+def test_failing_that_the_best_are_those_stopped_early(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", ["failed", "pruned", "pruned"])
+    assert [t.number for t in best_trials(run, 3)] == [1, 2]
+
+
+def test_a_run_in_which_every_trial_failed_says_why(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", ["failed", "failed"])
+    with pytest.raises(UnavailableError, match="no trial of this run succeeded; their errors: error 0; error 1"):
+        best_trials(run, 1)
+
+
+def test_a_run_that_never_began_is_replaced(tmp_path: Path) -> None:
+    """Such as one whose target nothing reaches: the corrected search may go into the same folder."""
+    Run.create(tmp_path / "run", small_search(search={"seed": 1}))
+    Run.create(tmp_path / "run", small_search(search={"seed": 2}))
+    assert Run.open(tmp_path / "run").config.search.seed == 2
+
+
+def test_a_folder_that_holds_no_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError, match=r"is no run folder: it has no config\.yaml"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"networks": [{"name": "chosen"}]}', "\x00"])
+def test_a_damaged_result_is_an_error_that_names_it(text: str, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(InvalidFileError, match=r"result\.json is not a run's result"):
+        RunResult.from_json(tmp_path / "result.json")
+
+
+def recorded_states(run: Path) -> list[str]:
+    """Of the trials in a database that another process writes to."""
+    try:
+        with closing(sqlite3.connect(f"file:{run / 'optuna.db'}?mode=ro", uri=True)) as connection:
+            return [state for (state,) in connection.execute("select state from trials")]
+    except sqlite3.OperationalError:  # not there yet
+        return []
+
+
+class Search:
+    """The `hwnas` command in a process group of its own, as a terminal starts it."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.out, self.err = folder / "out.txt", folder / "err.txt"
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen(
+                [HWNAS, *arguments], cwd=folder, stdout=out, stderr=err, start_new_session=True
+            )
+        self.family: list[psutil.Process] = []
+
+    def wait_for_trials(self, run: Path, finished: int) -> None:
+        """Until so many results are recorded, and another candidate is being evaluated."""
+        end = time.monotonic() + 240
+        while (states := recorded_states(run)).count("COMPLETE") < finished or "RUNNING" not in states:
+            assert self.process.poll() is None, self.err.read_text()
+            assert time.monotonic() < end, self.out.read_text()
+            time.sleep(0.05)
+        self.family = psutil.Process(self.process.pid).children(recursive=True)
+        assert any("raylet" in p.name() for p in self.family)
+
+    def end(self) -> int:
+        """The exit code."""
+        return self.process.wait(timeout=200)
+
+    def nothing_is_left(self) -> bool:
+        """Whether all that it started ends by itself; Ray's agents take a minute to notice that they are alone."""
+        return psutil.wait_procs(self.family, timeout=150)[1] == []
+
+
+def trials_of(run: Path) -> list[Trial]:
+    return Ledger(run / "optuna.db", digits_space(), "latency_ms").trials()
+
+
+def story(trials: list[Trial]) -> list[tuple[Any, ...]]:
+    return [(t.number, t.digest, t.state, t.accuracy, t.reward, t.steps, t.finished_s) for t in trials]
+
+
+def start(folder: Path) -> Search:
+    """A search that is slow enough to be interrupted, in the middle of its third trial or a later one."""
+    config = small_search(
+        search={"trials": TRIALS, "workers": 1, "early_stopping": False}, training={"epochs": 8, "batch_size": 16}
+    )
+    write_yaml(folder / "search.yaml", config.model_dump(mode="json"))
+    search = Search(folder, "search", "search.yaml", "--out", "my run")
+    search.wait_for_trials(folder / "my run", 2)
+    return search
+
+
+def check_resumed(folder: Path, before: list[Trial], command: list[str]) -> None:
+    """Resumes with the command, and compares with what was there before."""
+    done = [t for t in before if t.state != "running"]
+    assert 2 <= len(done) < len(before) <= TRIALS
+    search = Search(folder, *command)
+    assert search.end() == 0, search.err.read_text()
+    after = trials_of(folder / "my run")
+    assert story(after)[: len(done)] == story(done)
+    assert [t.digest for t in after[: len(before)]] == [t.digest for t in before]
+    assert [t.number for t in after] == list(range(TRIALS))
+    assert {t.state for t in after} == {"complete"}
+    assert len({t.digest for t in after}) == TRIALS
+    assert [t.finished_s for t in after] == sorted(t.finished_s for t in after)
+    assert {"result.json", "model.onnx", "report.html"} <= {p.name for p in (folder / "my run").iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("devices")
+def test_ctrl_c_keeps_what_was_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
+    search = start(tmp_path)
+    os.killpg(search.process.pid, signal.SIGINT)  # a terminal sends it to the workers too
+    assert search.end() == 130
+    assert search.nothing_is_left()
+    said = search.err.read_text()
+    assert "Traceback" not in said
+    command = re.findall(r"^ *hwnas (search --resume .*)$", said, re.MULTILINE)[0]
+    assert shlex.split(command)[-1] == "my run"
+    before = trials_of(tmp_path / "my run")
+    assert not (tmp_path / "my run" / "result.json").exists()
+    check_resumed(tmp_path, before, shlex.split(command))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("devices")
+def test_a_killed_driver_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    search = start(tmp_path)
+    search.process.kill()
+    assert search.end() == -signal.SIGKILL
+    check_resumed(tmp_path, trials_of(tmp_path / "my run"), ["search", "--resume", "my run"])
+    assert search.nothing_is_left()
