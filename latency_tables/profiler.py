@@ -204,9 +204,7 @@ class _Bench:
 
         The anchor's usual time is what the known table says of it, or the median over the chunks.
         """
-        anchor = self.space.reference().digest
-        known = [n.latency_ms_p50 for n in self.known.networks if (n.digest, n.space) == (anchor, self.spec)]
-        usual = known[0] if known else median(self.anchors_ms)
+        usual = self.known.latency_of(self.space.reference().digest, self.spec) or median(self.anchors_ms)
         networks = [
             replace(n, latency_ms_p50=n.latency_ms_p50 / speed, latency_ms_p90=n.latency_ms_p90 / speed)
             for n, speed in ((n, self.anchors_ms[chunk] / usual) for n, chunk in self.networks)

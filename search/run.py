@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import datetime
 from pathlib import Path
@@ -243,8 +244,11 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
     timings = measure_finals(run, finals)
     rows = np.array([run.space.encode(f.candidate) for f in finals])
     costs = dict(run.cost(rows))
+    drift = 1.0
     if timings is not None:
-        costs["latency_ms"] = np.array([t.p50_ms for t in timings])
+        drift = drift_since_registration(run, timings[-1])
+        observer.note(f"this machine takes {drift:.2f} times as long now as when it was registered")
+        costs["latency_ms"] = np.array([t.p50_ms for t in timings]) / drift
     rewards = run.objective.reward(np.array([f.validation_accuracy for f in finals]), costs)
     picked = {"chosen": int(np.argmax(rewards[:-1])), "reference": len(finals) - 1}
     networks, agreements = [], []
@@ -254,9 +258,10 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
         network = load_network(run.space, finals[i].candidate, finals[i].weights)
         runtime = export_runtime(run.device)
         agreements.append(export_network(network, finals[i].candidate, run.space, run.dataset, runtime, file))
-        networks.append(_network_row(run, name, finals[i], file, timings[i] if timings else None, agreements[-1]))
+        timing = timings[i] if timings else None
+        networks.append(_network_row(run, name, finals[i], file, timing, drift, agreements[-1]))
     candidates = tuple(dict(finals[i].candidate) for i in picked.values())
-    result = RunResult(tuple(networks), candidates, agreements[0], {"search": _search_seconds(run)})
+    result = RunResult(tuple(networks), candidates, agreements[0], {"search": _search_seconds(run)}, drift)
     result.save(run.folder / "result.json")
     return result
 
@@ -275,12 +280,23 @@ def measure_finals(run: Run, finals: list[Final]) -> list[Timing] | None:
     )
 
 
+def drift_since_registration(run: Run, reference: Timing) -> float:
+    """How much longer the reference network takes now than when its device was registered.
+
+    A machine's clock follows its temperature and its other users, which shifts all latencies alike. Within a
+    registration the reference shows the shift and it is taken out; here predictions are brought to the present speed.
+    """
+    spec = json.dumps(run.space.spec, sort_keys=True)
+    usual = run.device.table.latency_of(run.space.reference().digest, spec)
+    return reference.p50_ms / usual if usual else 1.0
+
+
 def _search_seconds(run: Run) -> float:
     return max((t.finished_s for t in run.ledger.trials()), default=0.0)
 
 
 def _network_row(
-    run: Run, name: str, final: Final, file: Path, timing: Timing | None, agreement: Agreement
+    run: Run, name: str, final: Final, file: Path, timing: Timing | None, drift: float, agreement: Agreement
 ) -> NetworkRow:
     costs = run.cost.of(final.candidate)
     return NetworkRow(
@@ -288,8 +304,8 @@ def _network_row(
         digest=final.candidate.digest,
         test_accuracy=file_accuracy(file, run.dataset, run.dataset.test, export_runtime(run.device)),
         validation_accuracy=final.validation_accuracy,
-        latency_predicted_ms=costs["latency_ms"],
-        latency_predicted_std_ms=costs["latency_ms_std"],
+        latency_predicted_ms=costs["latency_ms"] * drift,
+        latency_predicted_std_ms=costs["latency_ms_std"] * drift,
         latency_measured_ms=timing.p50_ms if timing else math.nan,
         latency_p90_ms=timing.p90_ms if timing else math.nan,
         weight_bytes=int(costs["weight_bytes"]),

@@ -136,6 +136,7 @@ class Run:
 class RunResult:
     """How a run ended: the chosen network and the reference, in that order, and the check of the exported file.
 
+    Latencies, predicted ones too, are at the speed of the machine at the end: ``drift`` times those of its table.
     In the file, latencies that were not measured (NaN) are null.
     """
 
@@ -143,6 +144,7 @@ class RunResult:
     candidates: tuple[Mapping[str, Any], ...]
     agreement: Agreement
     seconds: dict[str, float] = field(default_factory=dict)
+    drift: float = 1.0
 
     @classmethod
     def from_json(cls, path: Path) -> RunResult:
@@ -150,7 +152,9 @@ class RunResult:
         try:
             data = json.loads(path.read_text())
             networks = tuple(NetworkRow(**_with_nan(row)) for row in data["networks"])
-            return cls(networks, tuple(data["candidates"]), Agreement(**data["agreement"]), data["seconds"])
+            return cls(
+                networks, tuple(data["candidates"]), Agreement(**data["agreement"]), data["seconds"], data["drift"]
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidFileError(f"{path} is not a run's result: {error!r}") from error
 

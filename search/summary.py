@@ -50,10 +50,10 @@ def report_data(run: Run, result: RunResult) -> ReportData:
         checks=[
             CheckPoint(float(p), float(m)) for p, m in zip(held_out.predicted_ms, held_out.measured_ms, strict=True)
         ],
-        trials=_trial_points(run),
+        trials=_trial_points(run, result.drift),
         networks=list(result.networks),
-        layers=layer_rows(run, result.candidates[0]),
-        reference_layers=layer_rows(run, result.candidates[1]),
+        layers=layer_rows(run, result.candidates[0], result.drift),
+        reference_layers=layer_rows(run, result.candidates[1], result.drift),
         target=run.objective.describe(),
         agreement={
             "real images compared": str(agreement.images),
@@ -67,14 +67,15 @@ def report_data(run: Run, result: RunResult) -> ReportData:
             "controller": run.config.controller.name,
             "trials": str(len(run.ledger.finished)),
             "search": f"{result.seconds.get('search', 0.0):.0f} s on {run.config.search.workers} workers",
+            "speed at the end": f"latencies {result.drift:.2f} times those of the device's table",
             "space": f"{len(run.space.decisions)} decisions, 10^{run.space.log10_size:.0f} rows",
             "configuration": json.dumps(run.config.model_dump(mode="json", exclude_defaults=True)),
         },
     )
 
 
-def layer_rows(run: Run, candidate: Mapping[str, Any]) -> list[LayerRow]:
-    """The operators of a network with their costs and how the device runs them."""
+def layer_rows(run: Run, candidate: Mapping[str, Any], drift: float = 1.0) -> list[LayerRow]:
+    """The operators of a network with their costs at the machine's present speed, and how the device runs them."""
     operators = run.space.workload(candidate).operators
     model = run.cost.latency
     latency, std = model.operator_ms(operators), model.operator_std_ms(operators)
@@ -95,8 +96,8 @@ def layer_rows(run: Run, candidate: Mapping[str, Any]) -> list[LayerRow]:
             execution=executes(o, run.device.profile.precisions),
             macs=o.macs,
             weight_bytes=o.weight_bytes,
-            latency_ms=float(ms),
-            latency_std_ms=float(s),
+            latency_ms=float(ms) * drift,
+            latency_std_ms=float(s) * drift,
             measured=o in measured,
         )
         for o, ms, s in zip(operators, latency, std, strict=True)
@@ -128,10 +129,12 @@ def _rank_share(o: Operator, by_name: Mapping[str, Operator]) -> float:
     return min(1.0, rank * (inputs + outputs) / (inputs * outputs))
 
 
-def _trial_points(run: Run) -> list[TrialPoint]:
-    """All finished trials, their costs as the run's device predicts them at its end."""
+def _trial_points(run: Run, drift: float) -> list[TrialPoint]:
+    """All finished trials, their costs as the run's device predicts them at its end, at the speed it then had."""
     trials = run.ledger.finished
     costs = run.cost(np.array([t.row for t in trials]).reshape(len(trials), -1)) if trials else {}
+    if trials:
+        costs["latency_ms"] = costs["latency_ms"] * drift
     return [_trial_point(run, t, {name: float(costs[name][i]) for name in COSTS}) for i, t in enumerate(trials)]
 
 

@@ -33,6 +33,7 @@ from hwnas.search import run as run_module
 from hwnas.search import run_search
 from hwnas.search.finals import Final
 from hwnas.search.ledger import Ledger, State, Trial
+from hwnas.search.report_data import NetworkRow
 from hwnas.search.run import Observer, best_trials, conclude, continue_run, refine
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.spaces import Candidate
@@ -63,6 +64,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a run but its report, which says when it was written."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "report.html")
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def candidate_of(network: NetworkRow, result: RunResult) -> Candidate:
+    return next(c for c in map(Candidate, result.candidates) if c.digest == network.digest)
 
 
 def on_this_machine(finished: Path, folder: Path) -> Run:
@@ -174,6 +179,11 @@ class TestFinishedRun:
         result = conclude(run, finals, Observer())
         for network in result.networks:
             assert 0 < network.latency_measured_ms <= network.latency_p90_ms
+            predicted = run.cost(run.space.encode(candidate_of(network, result))[None])["latency_ms"][0]
+            assert network.latency_predicted_ms == pytest.approx(predicted * result.drift)
+        # The synthetic device's figures are exact: all that the reference is off by is the speed of this machine.
+        reference = result.networks[1]
+        assert reference.latency_predicted_ms == pytest.approx(reference.latency_measured_ms, rel=1e-3)
         assert [n.digest for n in result.networks] == [n.digest for n in known.networks]
         assert [n.test_accuracy for n in result.networks] == [n.test_accuracy for n in known.networks]
 
