@@ -232,9 +232,9 @@ class SpaceContract:
                 if identity(space.workload_of_row(changed)) != network:
                     missing -= {(column, option), (column, int(row[column]))}
             if not missing:
-                return
+                break
         named = sorted(f"{space.decisions[c].name}={space.decisions[c].options[o]}" for c, o in missing)
-        raise AssertionError(f"these never make a difference: {named}")
+        assert not named, "these never make a difference"
 
     def test_decisions_that_do_not_matter_hold_their_first_option(self, space: Space, rng: np.random.Generator) -> None:
         rows = space.sample(rng, 500)

@@ -27,36 +27,12 @@ class TestRandom(ControllerContract):
 class TestEvolution(ControllerContract):
     name = "evolution"
 
-    def test_candidates_meet_all_constraints(self) -> None:
-        super().test_candidates_meet_all_constraints()
-
-    def test_a_small_space_is_exhausted_without_a_repetition(self) -> None:
-        super().test_a_small_space_is_exhausted_without_a_repetition()
-
-    def test_more_than_a_small_space_holds_may_not_be_asked_for_before_telling_either(self) -> None:
-        super().test_more_than_a_small_space_holds_may_not_be_asked_for_before_telling_either()
-
-    def test_candidates_that_others_evaluated_are_not_proposed(self) -> None:
-        super().test_candidates_that_others_evaluated_are_not_proposed()
-
-    def test_failed_trials_are_accepted_and_not_proposed_again(self) -> None:
-        super().test_failed_trials_are_accepted_and_not_proposed_again()
-
 
 class TestEvolutionWithSmallPopulation(ControllerContract):
     """Breeds from the fifth candidate on."""
 
     name = "evolution"
     options = {"population": 4, "tournament": 2}  # noqa: RUF012
-
-    def test_candidates_meet_all_constraints(self) -> None:
-        super().test_candidates_meet_all_constraints()
-
-    def test_more_than_a_small_space_holds_may_not_be_asked_for_before_telling_either(self) -> None:
-        super().test_more_than_a_small_space_holds_may_not_be_asked_for_before_telling_either()
-
-    def test_candidates_that_others_evaluated_are_not_proposed(self) -> None:
-        super().test_candidates_that_others_evaluated_are_not_proposed()
 
 
 def test_evolution_finds_what_random_search_does_not() -> None:

@@ -23,7 +23,7 @@ from hwnas.spaces.space import Rows
 from hwnas.spaces.variation import sample_coherent
 
 SHAPES = ((1, 8, 8), (3, 32, 32))
-IMAGES = 16
+IMAGES = 24
 
 
 @cache
@@ -46,8 +46,8 @@ def lived_in(network: Network, seed: int) -> Network:
             elif isinstance(unit, LinearUnit):
                 unit.linear.weight.copy_(torch.randn(unit.linear.weight.shape, generator=g) * 0.3)
                 unit.linear.bias.copy_(torch.randn(len(unit.linear.bias), generator=g) * 0.3)
-        for _ in range(2):
-            network.train()(torch.randn(8, *network.input_shape, generator=g))
+        for _ in range(3):
+            network.train()(torch.randn(16, *network.input_shape, generator=g))
     return network.eval()
 
 
@@ -66,10 +66,10 @@ def in_precision(space: Space, weight_bits: int, act_bits: int) -> Rows:
     return space.encode({**values, "s2b1.se": 0.25})
 
 
-def candidates(space: Space, act_bits: tuple[int, ...], n: int) -> Rows:
+def candidates(space: Space, act_bits: tuple[int, ...]) -> Rows:
     """Random rows, half of them coherent, with activations of some bits only."""
     rng = np.random.default_rng(3)
-    rows = np.concatenate([space.sample(rng, n // 2), sample_coherent(space, rng, n // 2)])
+    rows = np.concatenate([space.sample(rng, 5), sample_coherent(space, rng, 5)])
     for column, decision in enumerate(space.decisions):
         if decision.name.endswith(".act_bits"):
             bad = [i for i, bits in enumerate(decision.options) if bits not in act_bits]
@@ -94,7 +94,7 @@ def difference(network: Network, model: onnx.ModelProto) -> np.ndarray:
 def test_the_file_computes_what_the_module_computes(shape: tuple[int, int, int], act_bits: tuple[int, ...]) -> None:
     space = space_of(shape)
     differences = []
-    for seed, row in enumerate(candidates(space, act_bits, 8 if shape[1] < 32 else 6)):
+    for seed, row in enumerate(candidates(space, act_bits)):
         network = built(space, row, seed)
         snap_biases(network)
         model = to_onnx(network, weights_8bit="uint8")
@@ -102,9 +102,9 @@ def test_the_file_computes_what_the_module_computes(shape: tuple[int, int, int],
         assert weight_bytes(model) == network.workload.weight_bytes
         differences.append(difference(network, model))
     # Integer kernels add exactly and torch in float32, so that a value at a tie may round to the other side.
-    assert np.mean(np.array(differences) < 1e-3) >= 0.9
+    assert np.mean(np.array(differences) < 1e-3) >= 0.95
     assert np.median(differences, axis=1).max() < 1e-3
-    assert np.max(differences) < 1.0
+    assert np.max(differences) < 0.6
 
 
 def test_float_networks_agree_to_the_last_digits() -> None:
