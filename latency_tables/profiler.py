@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -166,7 +165,6 @@ class _Bench:
         self.plan = plan
         self.known = known
         self.steadiness = steadiness
-        self.spec = json.dumps(space.spec, sort_keys=True)
         self.anchor = prepare(space, space.encode(space.reference()), runtime)
         self.anchors_ms: list[float] = []
         self.index: dict[Operator, int] = {row.operator: i for i, row in enumerate(known.operators)}
@@ -204,7 +202,7 @@ class _Bench:
 
         The anchor's usual time is what the known table says of it, or the median over the chunks.
         """
-        usual = self.known.latency_of(self.space.reference().digest, self.spec) or median(self.anchors_ms)
+        usual = self.known.latency_of(self.space.reference().digest, self.space.key) or median(self.anchors_ms)
         networks = [
             replace(n, latency_ms_p50=n.latency_ms_p50 / speed, latency_ms_p90=n.latency_ms_p90 / speed)
             for n, speed in ((n, self.anchors_ms[chunk] / usual) for n, chunk in self.networks)
@@ -220,7 +218,7 @@ class _Bench:
         candidate = self.space.decode(row)
         network = NetworkRow(
             digest=candidate.digest,
-            space=self.spec,
+            space=self.space.key,
             candidate=candidate.to_json(),
             role=role,
             operators=tuple(self.index[o] for o in operators),

@@ -125,9 +125,9 @@ class LatencyTable:
         """The networks of one role."""
         return [n for n in self.networks if n.role == role]
 
-    def latency_of(self, digest: str, spec: str) -> float | None:
-        """Milliseconds measured first of the network with that digest in the space of that spec (JSON), if it was."""
-        return next((n.latency_ms_p50 for n in self.networks if (n.digest, n.space) == (digest, spec)), None)
+    def latency_of(self, digest: str, space: str) -> float | None:
+        """Milliseconds of the network with that digest in the space of that key, as first measured; None if never."""
+        return next((n.latency_ms_p50 for n in self.networks if (n.digest, n.space) == (digest, space)), None)
 
     def operators_of(self, network: NetworkRow) -> list[Operator]:
         """The operators of a measured network, in order."""

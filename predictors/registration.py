@@ -38,8 +38,7 @@ class Check:
 
 def covers(device: Device, space: Space) -> bool:
     """Whether networks of this very space were measured on the device."""
-    spec = json.dumps(space.spec, sort_keys=True)
-    return any(n.space == spec for n in device.table.networks)
+    return any(n.space == space.key for n in device.table.networks)
 
 
 def register(
@@ -120,8 +119,7 @@ def check(device: Device, space: Space) -> Check:
     Raises:
         UnavailableError: The device holds no such networks.
     """
-    spec = json.dumps(space.spec, sort_keys=True)
-    held_out = [n for n in device.table.with_role("check") if n.space == spec]
+    held_out = [n for n in device.table.with_role("check") if n.space == space.key]
     if len(held_out) < 2:
         raise UnavailableError(f"device {device.name!r} has no held-out networks of space {space.name!r}")
     fit = device.table.with_role("fit")

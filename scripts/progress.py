@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from hwnas.search.ledger import Trial
+from hwnas.search.observer import Observer
 from hwnas.search.report import points, ratio
 from hwnas.search.report_data import NetworkRow, count, data_size, milliseconds, percent
-from hwnas.search.run import Observer
 
 PLAIN_EVERY_S = 10.0
 

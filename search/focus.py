@@ -13,8 +13,12 @@ from dataclasses import replace
 import numpy as np
 
 from hwnas.latency_tables.device import Device
+from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import extend
 from hwnas.search.objective import Objective
+from hwnas.search.observer import Observer
+from hwnas.search.run_folder import Run
+from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import mutate, sample_coherent
 
@@ -41,11 +45,18 @@ def neighbours(space: Space, parents: Rows, tried: Rows, rng: np.random.Generato
     return np.array(found[:n], dtype=parents.dtype).reshape(-1, parents.shape[1])
 
 
-def focus(device: Device, space: Space, rows: Rows) -> Device:
-    """The device with the networks of rows (n, decisions) measured too.
+def can_focus(run: Run, device: Device) -> bool:
+    """Whether networks of interest to the search are to be measured, here."""
+    return run.config.device.focus_networks > 0 and same_machine(device.profile.facts)
 
-    Raises:
-        NoisyMeasurementError: The machine is too busy.
-    """
-    table = extend(device.table, space, device.make_runtime(), rows, steadiness=device.steadiness())
+
+def focus(run: Run, device: Device, rows: Rows, where: str, observer: Observer) -> Device:
+    """The device with more networks measured, or as it was where the machine is too busy."""
+    observer.progress(f"measuring {len(rows)} networks {where}", 1.0)
+    runtime, steadiness = device.make_runtime(), device.steadiness()
+    try:
+        table = extend(device.table, run.space, runtime, rows, steadiness=steadiness)
+    except NoisyMeasurementError as error:
+        observer.note(f"no measurements {where}: {error}")
+        return device
     return replace(device, table=table)

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import math
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hwnas.latency_tables.device import Device, list_devices, load_device
-from hwnas.latency_tables.machine import same_machine
+from hwnas.latency_tables.device import list_devices, load_device
 from hwnas.latency_tables.profiler import Plan
-from hwnas.latency_tables.timing import Protocol, Timing, measure
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, covers, register
+from hwnas.search.conclusion import conclude
 from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controller import make_controller
 from hwnas.search.evaluators.train import TrainingEvaluator
-from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
-from hwnas.search.finals import Final, load_network, train_final
-from hwnas.search.focus import focus, near_target, neighbours
+from hwnas.search.finals import Final, train_final
+from hwnas.search.focus import can_focus, focus, near_target, neighbours
 from hwnas.search.ledger import Trial
-from hwnas.search.report_data import NetworkRow
+from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.session import SearchSession
-from hwnas.spaces.errors import DivergedError, NoisyMeasurementError, UnavailableError
-from hwnas.spaces.space import Rows
+from hwnas.spaces.errors import DivergedError, UnavailableError
 
-FINAL_PROTOCOL = Protocol(rounds=25, burst_s=0.02, max_spread=0.08)
 FOCUS_PARENTS = 12
 """Candidates whose neighbours are measured after the search."""
-
-
-class Observer:
-    """Hears how a run goes; the default one is silent."""
-
-    def stage(self, title: str) -> None:
-        """A step of the run begins."""
-
-    def progress(self, text: str, share: float) -> None:
-        """How far the present step is, from 0 to 1."""
-
-    def trial(self, trial: Trial, done: int, planned: int) -> None:
-        """A trial has ended."""
-
-    def note(self, text: str) -> None:
-        """Something worth reading."""
 
 
 def run_search(
@@ -104,9 +82,7 @@ def ensure_device(run: Run, observer: Observer) -> None:
     if (run.folder / "device" / "profile.yaml").exists():
         return
     name = run.config.device.name
-    known = load_device(name) if name in list_devices() or Path(name, "profile.yaml").exists() else None
-    if known is None and name != "this-machine":
-        known = load_device(name)  # raises, with the nearest name
+    known = None if name == "this-machine" and name not in list_devices() else load_device(name)
     if known is not None and name not in list_devices() and not covers(known, run.space):
         raise UnavailableError(
             f"the device in {name} was not measured for this space; give the name of a registered device, or "
@@ -122,23 +98,8 @@ def ensure_device(run: Run, observer: Observer) -> None:
     objective.check_reachable(run.space, rng)
     if can_focus(run, known):
         rows = near_target(run.space, objective, rng, run.config.device.focus_networks)
-        known = focused(run, known, rows, "near the target", observer)
+        known = focus(run, known, rows, "near the target", observer)
     known.save(run.folder / "device")
-
-
-def can_focus(run: Run, device: Device) -> bool:
-    """Whether networks of interest to the search are to be measured, here."""
-    return run.config.device.focus_networks > 0 and same_machine(device.profile.facts)
-
-
-def focused(run: Run, device: Device, rows: Rows, where: str, observer: Observer) -> Device:
-    """The device with more networks measured, or as it was where the machine is too busy."""
-    observer.progress(f"measuring {len(rows)} networks {where}", 1.0)
-    try:
-        return focus(device, run.space, rows)
-    except NoisyMeasurementError as error:
-        observer.note(f"no measurements {where}: {error}")
-        return device
 
 
 def search(run: Run, observer: Observer) -> None:
@@ -197,7 +158,7 @@ def refine(run: Run, observer: Observer) -> None:
         tried = np.array([t.row for t in run.ledger.trials()])
         rng = np.random.default_rng(run.config.search.seed)
         rows = neighbours(run.space, parents, tried, rng, run.config.device.focus_networks)
-        run.replace_device(focused(run, run.device, rows, "beside the best candidates", observer))
+        run.replace_device(focus(run, run.device, rows, "beside the best candidates", observer))
     (run.folder / "finals").mkdir()
 
 
@@ -232,85 +193,3 @@ def train_finals(run: Run, observer: Observer) -> list[Final]:
             "the final training of the reference or of every candidate diverged; lower training.learning_rate"
         )
     return finals
-
-
-def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
-    """Measures all finals interleaved, chooses by validation accuracy and cost, exports, and touches the test split.
-
-    Where the device is this machine, what was measured counts instead of the prediction. The test split is read here
-    and nowhere else, once for the chosen network and once for the reference.
-    """
-    observer.progress("measuring the networks, interleaved", 0.2)
-    timings = measure_finals(run, finals)
-    rows = np.array([run.space.encode(f.candidate) for f in finals])
-    costs = dict(run.cost(rows))
-    drift = 1.0
-    if timings is not None:
-        drift = drift_since_registration(run, timings[-1])
-        observer.note(f"this machine takes {drift:.2f} times as long now as when it was registered")
-        costs["latency_ms"] = np.array([t.p50_ms for t in timings]) / drift
-    rewards = run.objective.reward(np.array([f.validation_accuracy for f in finals]), costs)
-    picked = {"chosen": int(np.argmax(rewards[:-1])), "reference": len(finals) - 1}
-    networks, agreements = [], []
-    for name, i in picked.items():
-        file = run.folder / ("model.onnx" if name == "chosen" else "reference.onnx")
-        observer.progress(f"exporting {file.name}", 0.6)
-        network = load_network(run.space, finals[i].candidate, finals[i].weights)
-        runtime = export_runtime(run.device)
-        agreements.append(export_network(network, finals[i].candidate, run.space, run.dataset, runtime, file))
-        timing = timings[i] if timings else None
-        networks.append(_network_row(run, name, finals[i], file, timing, drift, agreements[-1]))
-    candidates = tuple(dict(finals[i].candidate) for i in picked.values())
-    result = RunResult(tuple(networks), candidates, agreements[0], {"search": _search_seconds(run)}, drift)
-    result.save(run.folder / "result.json")
-    return result
-
-
-def measure_finals(run: Run, finals: list[Final]) -> list[Timing] | None:
-    """Latency of each final on the device, all interleaved, or None where the device is another machine."""
-    if not same_machine(run.device.profile.facts):
-        return None
-    runtime = run.device.make_runtime()
-    networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
-    return measure(
-        [runtime.prepare(n).run for n in networks],
-        FINAL_PROTOCOL,
-        names=[f"network {f.candidate.digest}" for f in finals],
-        steadiness=run.device.steadiness(),
-    )
-
-
-def drift_since_registration(run: Run, reference: Timing) -> float:
-    """How much longer the reference network takes now than when its device was registered.
-
-    A machine's clock follows its temperature and its other users, which shifts all latencies alike. Within a
-    registration the reference shows the shift and it is taken out; here predictions are brought to the present speed.
-    """
-    spec = json.dumps(run.space.spec, sort_keys=True)
-    usual = run.device.table.latency_of(run.space.reference().digest, spec)
-    return reference.p50_ms / usual if usual else 1.0
-
-
-def _search_seconds(run: Run) -> float:
-    return max((t.finished_s for t in run.ledger.trials()), default=0.0)
-
-
-def _network_row(
-    run: Run, name: str, final: Final, file: Path, timing: Timing | None, drift: float, agreement: Agreement
-) -> NetworkRow:
-    costs = run.cost.of(final.candidate)
-    return NetworkRow(
-        name=name,
-        digest=final.candidate.digest,
-        test_accuracy=file_accuracy(file, run.dataset, run.dataset.test, export_runtime(run.device)),
-        validation_accuracy=final.validation_accuracy,
-        latency_predicted_ms=costs["latency_ms"] * drift,
-        latency_predicted_std_ms=costs["latency_ms_std"] * drift,
-        latency_measured_ms=timing.p50_ms if timing else math.nan,
-        latency_p90_ms=timing.p90_ms if timing else math.nan,
-        weight_bytes=int(costs["weight_bytes"]),
-        file_bytes=agreement.file_bytes,
-        macs=int(costs["macs"]),
-        params=int(costs["params"]),
-        peak_memory_bytes=int(costs["peak_memory_bytes"]),
-    )

@@ -132,9 +132,10 @@ def _rank_share(o: Operator, by_name: Mapping[str, Operator]) -> float:
 def _trial_points(run: Run, drift: float) -> list[TrialPoint]:
     """All finished trials, their costs as the run's device predicts them at its end, at the speed it then had."""
     trials = run.ledger.finished
-    costs = run.cost(np.array([t.row for t in trials]).reshape(len(trials), -1)) if trials else {}
-    if trials:
-        costs["latency_ms"] = costs["latency_ms"] * drift
+    if not trials:
+        return []
+    costs = run.cost(np.array([t.row for t in trials]))
+    costs["latency_ms"] *= drift
     return [_trial_point(run, t, {name: float(costs[name][i]) for name in COSTS}) for i, t in enumerate(trials)]
 
 

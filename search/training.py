@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.search.datasets import Dataset, Split, augment, batches
+from hwnas.search.augmentation import augment
+from hwnas.search.datasets import Dataset, Split, batches
 from hwnas.spaces.errors import DivergedError
 from hwnas.spaces.network import Network
 from hwnas.spaces.quantizers import ActivationQuantizer

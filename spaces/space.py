@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,11 @@ class Space:
 
     def __repr__(self) -> str:
         return f"Space({self.name!r}, {len(self.decisions)} decisions, 10^{self.log10_size:.1f} rows)"
+
+    @cached_property
+    def key(self) -> str:
+        """The spec as JSON with sorted keys: what tells spaces apart in files."""
+        return json.dumps(self.spec, sort_keys=True)
 
     # ---- encoding -------------------------------------------------------------------------------------------------
 

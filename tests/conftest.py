@@ -1,5 +1,26 @@
 """One thread for torch: the suite is small, and machines that measure latency share their cores with it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 import torch
 
+from tests.search.fixtures import finished_run, registered
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished small run, one for all tests: copy it before changing it."""
+    return finished_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Iterator[Path]:
+    """The user's devices: the synthetic one."""
+    with registered(tmp_path / "devices") as folder:
+        yield folder

@@ -6,34 +6,22 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
-from hwnas.spaces import Candidate, Space, Workload
-from hwnas.spaces.errors import HwnasError, InvalidCandidateError, UnknownNameError
-from hwnas.spaces.network import Network, module_name
-from hwnas.spaces.operator import Operator
+from hwnas.spaces import Candidate, Space
+from hwnas.spaces.errors import InvalidCandidateError, UnknownNameError
 from hwnas.spaces.space import Rows
 from hwnas.spaces.variation import crossover, mutate, sample_coherent
 
-MAX_BACKWARD_S = 5.0
+from .network_contract import NetworkContract, identity
+
 MAX_CONTEXTS = 400
-
-
-def identity(workload: Workload) -> Hashable:
-    """Everything that makes two workloads one network, names and wiring included."""
-    return tuple((o, o.affine, o.name, o.inputs, o.held_bytes) for o in workload.operators)
 
 
 def raw_rows(space: Space, rng: np.random.Generator, n: int) -> Rows:
@@ -41,88 +29,10 @@ def raw_rows(space: Space, rng: np.random.Generator, n: int) -> Rows:
     return rng.integers(0, space.sizes, size=(n, len(space.decisions))).astype(np.int16)
 
 
-def smallest(space: Space) -> Rows:
-    """First options: the shallowest, thinnest network. Shape (decisions,)."""
-    row: Rows = space.canonical(np.zeros((1, len(space.decisions)), dtype=np.int16))[0]
-    return row
-
-
-def largest(space: Space) -> Rows:
-    """Last options: the deepest, widest network. Shape (decisions,)."""
-    row: Rows = space.canonical((space.sizes - 1).astype(np.int16)[None])[0]
-    return row
-
-
-@dataclass
-class Recorder(TorchFunctionMode):
-    """Sees what a network really computes: tensors at its units' doors, arguments of torch's own functions."""
-
-    names: list[str] = field(default_factory=list)
-    inputs: list[tuple[Tensor, ...]] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    products: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        y = func(*args, **(kwargs or {}))
-        if func is torch.conv2d:
-            bound = dict(zip(("x", "weight", "bias", "stride", "padding", "dilation"), args, strict=False))
-            self.products.append({"y": y, "groups": 1, **bound, **(kwargs or {})})
-        elif func is torch.nn.functional.linear:
-            self.products.append({"y": y, **dict(zip(("x", "weight", "bias"), args, strict=False))})
-        return y
-
-    def watch(self, network: Network) -> None:
-        for name, unit in network.units.items():
-            unit.register_forward_hook(lambda _, x, y, name=name: self._see(name, x, y))
-
-    def _see(self, name: str, x: tuple[Tensor, ...], y: Tensor) -> None:
-        self.names.append(name)
-        self.inputs.append(x)
-        self.outputs.append(y)
-
-
-def settled(space: Space, row: Rows, seed: int = 0) -> Network:
-    """A fresh network in evaluation mode whose quantisers have seen one batch."""
-    torch.manual_seed(seed)
-    network = space.build(space.decode(row))
-    with torch.no_grad():
-        network.train()(torch.rand(2, *space.input_shape))
-    return network.eval()
-
-
-def levels_of(tensor: Tensor) -> int:
-    """How many different values a tensor holds."""
-    return len(np.unique(tensor.detach().numpy()))
-
-
-def map_shape(channels: int, size: tuple[int, int]) -> tuple[int, int, int]:
-    return (channels, *size)
-
-
-def check_product(seen: dict[str, Any], operator: Operator) -> None:
-    """Compares one call of a convolution or linear layer with the operator that announced it."""
-    x, weight, y = seen["x"], seen["weight"], seen["y"]
-    if operator.kind == "linear":
-        assert (x.shape[1:].numel(), y.shape[1:].numel()) == (operator.in_channels, operator.out_channels)
-        assert tuple(weight.shape) == (operator.out_channels, operator.in_channels)
-        assert operator.in_size == operator.out_size == (1, 1)
-        return
-    assert tuple(x.shape[1:]) == map_shape(operator.in_channels, operator.in_size)
-    assert tuple(y.shape[1:]) == map_shape(operator.out_channels, operator.out_size)
-    assert tuple(weight.shape[2:]) == (operator.kernel, operator.kernel)
-    assert tuple(seen["stride"]) == (operator.stride, operator.stride)
-    assert seen["groups"] == x.shape[1] // weight.shape[1] == operator.groups
-    assert weight.numel() == operator.weights
-
-
-class SpaceContract:
+class SpaceContract(NetworkContract):
     """Subclass it, and set ``make``; the numbers say how much to try."""
 
     rows: ClassVar[int] = 500
-    networks: ClassVar[int] = 3
 
     @staticmethod
     def make() -> Space:
@@ -327,91 +237,3 @@ class SpaceContract:
             return float(np.mean(shares))
 
         assert repeated(sample_coherent(space, rng, 300)) > repeated(space.sample(rng, 300)) + 0.05
-
-    # ---- networks -------------------------------------------------------------------------------------------------
-
-    def test_references_belong_to_the_space(self, space: Space) -> None:
-        assert space.references
-        assert space.reference() == space.reference(next(iter(space.references)))
-        for name in space.references:
-            candidate = space.reference(name)
-            assert space.decode(space.encode(candidate)) == candidate
-            assert space.workload(candidate).operators[-1].out_channels == space.num_classes
-        with pytest.raises(HwnasError, match="known: "):
-            space.reference("no such network")
-
-    def test_workload_of_a_row_is_that_of_its_candidate(self, space: Space, rng: np.random.Generator) -> None:
-        for row in space.sample(rng, 10):
-            assert identity(space.workload(space.decode(row))) == identity(space.workload_of_row(row))
-
-    def test_peak_memory_agrees_with_what_operators_say_they_hold(self, space: Space, rng: np.random.Generator) -> None:
-        for row in [smallest(space), largest(space), *space.sample(rng, 150), *sample_coherent(space, rng, 50)]:
-            workload = space.workload_of_row(row)
-            assert workload.peak_memory_bytes == max(o.live_bytes for o in workload.operators)
-
-    def test_built_networks_are_their_workloads(self, space: Space, rng: np.random.Generator) -> None:
-        rows = [smallest(space), space.encode(space.reference()), *space.sample(rng, self.networks)]
-        for row in [*rows, *sample_coherent(space, rng, 1)]:
-            workload, network = space.workload_of_row(row), settled(space, row)
-            assert sum(p.numel() for p in network.parameters()) == workload.params
-            recorder, counter = Recorder(), FlopCounterMode(display=False)
-            recorder.watch(network)
-            with torch.no_grad(), counter, recorder:
-                logits = network(torch.rand(1, *space.input_shape))
-            assert logits.shape == (1, space.num_classes)
-            assert logits.isfinite().all()
-            assert counter.get_total_flops() == 2 * workload.macs
-            assert recorder.names == [module_name(o) for o in workload.operators]
-            self._check_wiring(recorder, workload)
-            products = [o for o in workload.operators if o.kind in ("conv", "linear")]
-            assert len(recorder.products) == len(products)
-            for seen, operator in zip(recorder.products, products, strict=True):
-                check_product(seen, operator)
-                self._check_weight_bits(seen["weight"], operator, network.unit(operator))
-
-    def _check_wiring(self, recorder: Recorder, workload: Workload) -> None:
-        """Shapes, value ranges and identity of the tensors at every unit's doors."""
-        written = dict(zip([o.name for o in workload.operators], recorder.outputs, strict=True))
-        for operator, x, y in zip(workload.operators, recorder.inputs, recorder.outputs, strict=True):
-            for name, tensor in zip(operator.inputs, x, strict=True):
-                assert name == "input" or tensor is written[name], operator.name
-            if operator.kind != "linear":
-                assert tuple(x[0].shape[1:]) == map_shape(operator.in_channels, operator.in_size), operator.name
-                assert tuple(y.shape[1:]) == map_shape(operator.out_channels, operator.out_size), operator.name
-            if operator.out_bits <= 8:
-                assert levels_of(y) <= 2**operator.out_bits, operator.name
-            if operator.in_bits <= 8 and operator.kind != "add":
-                assert levels_of(x[0]) <= 2**operator.in_bits, operator.name
-            if operator.activation == "relu":
-                assert y.min() >= 0
-            if operator.kind == "pool":
-                difference = x[0].mean((2, 3), keepdim=True) - y
-                assert operator.out_bits <= 8 or difference.abs().max() < 1e-5
-
-    def _check_weight_bits(self, weight: Tensor, operator: Operator, unit: nn.Module) -> None:
-        if operator.weight_bits >= 32:
-            assert any(weight is p for p in unit.parameters()), operator.name
-            return
-        levels = 2**operator.weight_bits - 1  # symmetric: one level of two's complement is left out
-        assert max(map(levels_of, weight.flatten(1))) <= levels, operator.name
-
-    def test_smallest_and_largest_network_train(self, space: Space) -> None:
-        for row in (smallest(space), largest(space)):
-            reached: dict[str, bool] = {}
-            for seed in range(6):
-                torch.manual_seed(seed)
-                network = space.build(space.decode(row)).train()
-                start = time.process_time()
-                logits = network(torch.rand(2, *space.input_shape))
-                assert logits.shape == (2, space.num_classes)
-                if time.process_time() - start > MAX_BACKWARD_S / 3:
-                    break  # a backward pass takes twice as long as a forward pass
-                loss = nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
-                torch.autograd.backward(loss)
-                for name, parameter in network.named_parameters():
-                    assert parameter.grad is not None, f"no gradient reaches {name}"
-                    assert parameter.grad.isfinite().all(), name
-                    reached[name] = reached.get(name, False) or bool(parameter.grad.any())
-                if all(reached.values()):  # a squeeze of one channel may be dead at one initialisation, not at six
-                    break
-            assert all(reached.values()), [name for name, alive in reached.items() if not alive]

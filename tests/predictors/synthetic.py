@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from functools import cache
 
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 
 from hwnas.latency_tables.device import Device, Profile
 from hwnas.latency_tables.plan import precision_pairs, sample_networks, uniform_precision
-from hwnas.latency_tables.table import LatencyTable, NetworkRow, OperatorRow, Role
+from hwnas.latency_tables.table import Role
 from hwnas.predictors.features import Term, terms
 from hwnas.spaces import Operator, Space, load_space
 from hwnas.spaces.space import Rows
+from tests.synthetic_table import synthetic_table
 
 ALL = ("bits", "sparsity", "rank")
 PER_NETWORK_MS = 0.02
@@ -52,23 +52,10 @@ def networks_to_learn_from(space: Space, n: int, seed: int = 0) -> Rows:
 
 def synthetic_device(space: Space, n: int = 200) -> Device:
     """A device that measured the space without noise: ``n`` networks to learn from, 20 to check."""
-    index: dict[Operator, int] = {}
-    networks = []
-    roles: tuple[tuple[Role, Rows], ...] = (
-        ("fit", networks_to_learn_from(space, n)),
-        ("check", space.sample(np.random.default_rng(1), 20)),
-    )
-    for role, rows in roles:
-        for row in rows:
-            operators = space.workload_of_row(row).operators
-            candidate = space.decode(row)
-            networks.append(
-                NetworkRow(
-                    candidate.digest, json.dumps(space.spec, sort_keys=True), candidate.to_json(), role,
-                    tuple(index.setdefault(o, len(index)) for o in operators),
-                    planted_ms(operators), 1.1 * planted_ms(operators), 0.01, 100,
-                )
-            )  # fmt: skip
+    rows: dict[Role, Rows] = {
+        "fit": networks_to_learn_from(space, n),
+        "check": space.sample(np.random.default_rng(1), 20),
+    }
     profile = Profile(
         name="synthetic",
         simulated=True,
@@ -80,4 +67,4 @@ def synthetic_device(space: Space, n: int = 200) -> Device:
         registered="2026-01-01 00:00:00 UTC",
         registration_seconds=1.0,
     )
-    return Device(profile, LatencyTable(tuple(OperatorRow(o, count=1) for o in index), tuple(networks)))
+    return Device(profile, synthetic_table(space, rows, planted_ms))

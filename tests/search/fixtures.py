@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,7 +14,6 @@ import pytest
 from hwnas.latency_tables.device import Device, Precision, Profile
 from hwnas.latency_tables.plan import precision_pairs, sample_networks, set_precision, uniform_precision
 from hwnas.latency_tables.runtimes import make_runtime
-from hwnas.latency_tables.table import LatencyTable, NetworkRow, OperatorRow, Role
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, verification
 from hwnas.search.config import SearchConfig, parse_config
@@ -26,6 +24,7 @@ from hwnas.spaces import Space, load_space
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Rows
+from tests.synthetic_table import synthetic_table
 
 NAME = "synthetic"
 JOINT = ("bits", "rank")
@@ -70,27 +69,11 @@ def synthetic_device() -> Device:
     pairs = precision_pairs(space)
     uniform = np.array([uniform_precision(space, *pair) for pair in pairs])
     drawn = sample_networks(space, rng, 200, np.ones(len(pairs)).tolist())
-    index: dict[Operator, int] = {}
-    networks = []
-    roles: tuple[tuple[Role, Rows], ...] = (("fit", uniform), ("fit", drawn), ("check", space.sample(rng, 40)))
-    for role, rows in roles:
-        for row in rows:
-            operators = space.workload_of_row(row).operators
-            ms = PER_NETWORK_MS + sum(map(planted_ms, operators))
-            candidate = space.decode(row)
-            networks.append(
-                NetworkRow(
-                    digest=candidate.digest,
-                    space=json.dumps(space.spec, sort_keys=True),
-                    candidate=candidate.to_json(),
-                    role=role,
-                    operators=tuple(index.setdefault(o, len(index)) for o in operators),
-                    latency_ms_p50=ms,
-                    latency_ms_p90=1.1 * ms,
-                    spread=0.01,
-                    runs=100,
-                )
-            )
+    table = synthetic_table(
+        space,
+        {"fit": np.concatenate([uniform, drawn]), "check": space.sample(rng, 40)},
+        lambda operators: PER_NETWORK_MS + sum(map(planted_ms, operators)),
+    )
     runtime = make_runtime("onnxruntime")
     runtime.check_integer_kernels()
     profile = Profile(
@@ -105,7 +88,7 @@ def synthetic_device() -> Device:
         registration_seconds=1.5,
         precisions=tuple(_precision(weights, activations) for weights, activations in pairs),
     )
-    device = Device(profile, LatencyTable(tuple(OperatorRow(o, count=1) for o in index), tuple(networks)))
+    device = Device(profile, table)
     return Device(profile.model_copy(update={"verified": verification(check(device, space))}), device.table)
 
 

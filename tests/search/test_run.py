@@ -1,63 +1,42 @@
-"""Whole small searches on digits: what they leave, and that neither Ctrl-C nor a kill costs what was finished."""
+"""A whole small search on digits: what it leaves, and what becomes of its folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import re
-import shlex
 import shutil
-import signal
-import sqlite3
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-import psutil
 import pytest
 
 from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.profiler import Plan, extend
 from hwnas.latency_tables.timing import Protocol
+from hwnas.search import conclusion as conclusion_module
 from hwnas.search import focus as focus_module
-from hwnas.search import run as run_module
 from hwnas.search import run_search
+from hwnas.search.conclusion import conclude
 from hwnas.search.finals import Final
-from hwnas.search.ledger import Ledger, State, Trial
+from hwnas.search.ledger import State
+from hwnas.search.observer import Observer
 from hwnas.search.report_data import NetworkRow
-from hwnas.search.run import Observer, best_trials, conclude, continue_run, refine
+from hwnas.search.run import best_trials, continue_run, refine
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.spaces import Candidate
 from hwnas.spaces.errors import InvalidFileError, UnavailableError
-from hwnas.spaces.files import write_yaml
 from hwnas.spaces.onnx_graph import weight_bytes
 
-from .fixtures import RESULTS, digits_space, finished_run, registered, small_search, synthetic_device, thin_row
+from .fixtures import RESULTS, digits_space, small_search, synthetic_device, thin_row
 
 HWNAS = Path(sys.executable).with_name("hwnas")
 PATIENT = Protocol(rounds=3, burst_s=0.004, max_spread=10.0, patience=60, max_wait_s=2.0)
 """Any machine repeats to within this: what it measures is not what these tests are about."""
 TRIALS = 4
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished_run(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def devices(tmp_path: Path) -> Iterator[Path]:
-    with registered(tmp_path / "devices") as folder:
-        yield folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -169,7 +148,7 @@ class TestFinishedRun:
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The device of the run becomes this machine; only the last step is done again."""
-        monkeypatch.setattr(run_module, "FINAL_PROTOCOL", PATIENT)
+        monkeypatch.setattr(conclusion_module, "FINAL_PROTOCOL", PATIENT)
         run, known = on_this_machine(finished, tmp_path / "run"), RESULTS[finished]
         folder = run.folder
         finals = [
@@ -265,105 +244,3 @@ def test_a_damaged_result_is_an_error_that_names_it(text: str, tmp_path: Path) -
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(InvalidFileError, match=r"result\.json is not a run's result"):
         RunResult.from_json(tmp_path / "result.json")
-
-
-def recorded_states(run: Path) -> list[str]:
-    """Of the trials in a database that another process writes to."""
-    try:
-        with closing(sqlite3.connect(f"file:{run / 'optuna.db'}?mode=ro", uri=True)) as connection:
-            return [state for (state,) in connection.execute("select state from trials")]
-    except sqlite3.OperationalError:  # not there yet
-        return []
-
-
-class Search:
-    """The `hwnas` command in a process group of its own, as a terminal starts it."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.out, self.err = folder / "out.txt", folder / "err.txt"
-        with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen(
-                [HWNAS, *arguments], cwd=folder, stdout=out, stderr=err, start_new_session=True
-            )
-        self.family: list[psutil.Process] = []
-
-    def wait_for_trials(self, run: Path, finished: int) -> None:
-        """Until so many results are recorded, and another candidate is being evaluated."""
-        end = time.monotonic() + 240
-        while (states := recorded_states(run)).count("COMPLETE") < finished or "RUNNING" not in states:
-            assert self.process.poll() is None, self.err.read_text()
-            assert time.monotonic() < end, self.out.read_text()
-            time.sleep(0.05)
-        self.family = psutil.Process(self.process.pid).children(recursive=True)
-        assert any("raylet" in p.name() for p in self.family)
-
-    def end(self) -> int:
-        """The exit code."""
-        return self.process.wait(timeout=200)
-
-    def nothing_is_left(self) -> bool:
-        """Whether all that it started ends by itself; Ray's agents take a minute to notice that they are alone."""
-        return psutil.wait_procs(self.family, timeout=150)[1] == []
-
-
-def trials_of(run: Path) -> list[Trial]:
-    return Ledger(run / "optuna.db", digits_space(), "latency_ms").trials()
-
-
-def story(trials: list[Trial]) -> list[tuple[Any, ...]]:
-    return [(t.number, t.digest, t.state, t.accuracy, t.reward, t.steps, t.finished_s) for t in trials]
-
-
-def start(folder: Path) -> Search:
-    """A search that is slow enough to be interrupted, in the middle of its third trial or a later one."""
-    config = small_search(
-        search={"trials": TRIALS, "workers": 1, "early_stopping": False}, training={"epochs": 8, "batch_size": 16}
-    )
-    write_yaml(folder / "search.yaml", config.model_dump(mode="json"))
-    search = Search(folder, "search", "search.yaml", "--out", "my run")
-    search.wait_for_trials(folder / "my run", 2)
-    return search
-
-
-def check_resumed(folder: Path, before: list[Trial], command: list[str]) -> None:
-    """Resumes with the command, and compares with what was there before."""
-    done = [t for t in before if t.state != "running"]
-    assert 2 <= len(done) < len(before) <= TRIALS
-    search = Search(folder, *command)
-    assert search.end() == 0, search.err.read_text()
-    after = trials_of(folder / "my run")
-    assert story(after)[: len(done)] == story(done)
-    assert [t.digest for t in after[: len(before)]] == [t.digest for t in before]
-    assert [t.number for t in after] == list(range(TRIALS))
-    assert {t.state for t in after} == {"complete"}
-    assert len({t.digest for t in after}) == TRIALS
-    assert [t.finished_s for t in after] == sorted(t.finished_s for t in after)
-    assert {"result.json", "model.onnx", "report.html"} <= {p.name for p in (folder / "my run").iterdir()}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.usefixtures("devices")
-def test_ctrl_c_keeps_what_was_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
-    search = start(tmp_path)
-    os.killpg(search.process.pid, signal.SIGINT)  # a terminal sends it to the workers too
-    assert search.end() == 130
-    assert search.nothing_is_left()
-    said = search.err.read_text()
-    assert "Traceback" not in said
-    command = re.findall(r"^ *hwnas (search --resume .*)$", said, re.MULTILINE)[0]
-    assert shlex.split(command)[-1] == "my run"
-    before = trials_of(tmp_path / "my run")
-    assert not (tmp_path / "my run" / "result.json").exists()
-    check_resumed(tmp_path, before, shlex.split(command))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.usefixtures("devices")
-def test_a_killed_driver_loses_nothing_that_was_finished(tmp_path: Path) -> None:
-    search = start(tmp_path)
-    search.process.kill()
-    assert search.end() == -signal.SIGKILL
-    check_resumed(tmp_path, trials_of(tmp_path / "my run"), ["search", "--resume", "my run"])
-    assert search.nothing_is_left()

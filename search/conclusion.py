@@ -1,0 +1,99 @@
+"""The end of a run: the trained networks are measured, one is chosen, and both files are written and checked."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.latency_tables.machine import same_machine
+from hwnas.latency_tables.timing import Protocol, Timing, measure
+from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
+from hwnas.search.finals import Final, load_network
+from hwnas.search.observer import Observer
+from hwnas.search.report_data import NetworkRow
+from hwnas.search.run_folder import Run, RunResult
+
+FINAL_PROTOCOL = Protocol(rounds=25, burst_s=0.02, max_spread=0.08)
+
+
+def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
+    """Measures all finals interleaved, chooses by validation accuracy and cost, exports, and touches the test split.
+
+    Where the device is this machine, what was measured counts instead of the prediction. The test split is read here
+    and nowhere else, once for the chosen network and once for the reference.
+    """
+    observer.progress("measuring the networks, interleaved", 0.2)
+    timings = measure_finals(run, finals)
+    rows = np.array([run.space.encode(f.candidate) for f in finals])
+    costs = dict(run.cost(rows))
+    drift = 1.0
+    if timings is not None:
+        drift = drift_since_registration(run, timings[-1])
+        observer.note(f"this machine takes {drift:.2f} times as long now as when it was registered")
+        costs["latency_ms"] = np.array([t.p50_ms for t in timings]) / drift
+    rewards = run.objective.reward(np.array([f.validation_accuracy for f in finals]), costs)
+    picked = {"chosen": int(np.argmax(rewards[:-1])), "reference": len(finals) - 1}
+    networks, agreements = [], []
+    for name, i in picked.items():
+        file = run.folder / ("model.onnx" if name == "chosen" else "reference.onnx")
+        observer.progress(f"exporting {file.name}", 0.6)
+        network = load_network(run.space, finals[i].candidate, finals[i].weights)
+        runtime = export_runtime(run.device)
+        agreements.append(export_network(network, finals[i].candidate, run.space, run.dataset, runtime, file))
+        timing = timings[i] if timings else None
+        networks.append(_network_row(run, name, finals[i], file, timing, drift, agreements[-1]))
+    candidates = tuple(dict(finals[i].candidate) for i in picked.values())
+    result = RunResult(tuple(networks), candidates, agreements[0], {"search": _search_seconds(run)}, drift)
+    result.save(run.folder / "result.json")
+    return result
+
+
+def measure_finals(run: Run, finals: list[Final]) -> list[Timing] | None:
+    """Latency of each final on the device, all interleaved, or None where the device is another machine."""
+    if not same_machine(run.device.profile.facts):
+        return None
+    runtime = run.device.make_runtime()
+    networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
+    return measure(
+        [runtime.prepare(n).run for n in networks],
+        FINAL_PROTOCOL,
+        names=[f"network {f.candidate.digest}" for f in finals],
+        steadiness=run.device.steadiness(),
+    )
+
+
+def drift_since_registration(run: Run, reference: Timing) -> float:
+    """How much longer the reference network takes now than when its device was registered.
+
+    A machine's clock follows its temperature and its other users, which shifts all latencies alike. Within a
+    registration the reference shows the shift and it is taken out; here predictions are brought to the present speed.
+    """
+    usual = run.device.table.latency_of(run.space.reference().digest, run.space.key)
+    return reference.p50_ms / usual if usual else 1.0
+
+
+def _search_seconds(run: Run) -> float:
+    return max((t.finished_s for t in run.ledger.trials()), default=0.0)
+
+
+def _network_row(
+    run: Run, name: str, final: Final, file: Path, timing: Timing | None, drift: float, agreement: Agreement
+) -> NetworkRow:
+    costs = run.cost.of(final.candidate)
+    return NetworkRow(
+        name=name,
+        digest=final.candidate.digest,
+        test_accuracy=file_accuracy(file, run.dataset, run.dataset.test, export_runtime(run.device)),
+        validation_accuracy=final.validation_accuracy,
+        latency_predicted_ms=costs["latency_ms"] * drift,
+        latency_predicted_std_ms=costs["latency_ms_std"] * drift,
+        latency_measured_ms=timing.p50_ms if timing else math.nan,
+        latency_p90_ms=timing.p90_ms if timing else math.nan,
+        weight_bytes=int(costs["weight_bytes"]),
+        file_bytes=agreement.file_bytes,
+        macs=int(costs["macs"]),
+        params=int(costs["params"]),
+        peak_memory_bytes=int(costs["peak_memory_bytes"]),
+    )

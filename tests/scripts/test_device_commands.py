@@ -1,0 +1,81 @@
+"""`hwnas device` and `hwnas bench` on a registered device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.search.fixtures import NAME, synthetic_device
+
+from .command import Hwnas
+
+
+class TestDevices:
+    def test_no_devices(self, hwnas: Hwnas, tmp_path: Path) -> None:
+        answer = hwnas("device", "list")
+        assert answer.code == 0
+        assert f"no devices in {tmp_path / 'no devices'}; register this machine with" in answer.out
+
+    @pytest.mark.usefixtures("devices")
+    def test_a_device_is_listed(self, hwnas: Hwnas) -> None:
+        line = next(line for line in hwnas("device", "list").out.splitlines() if NAME in line)
+        networks = len(synthetic_device().table.networks)
+        assert "made up for tests" in line
+        assert f" {networks} " in line
+        assert "0.0%" in line
+
+    @pytest.mark.usefixtures("devices")
+    def test_a_device_is_shown(self, hwnas: Hwnas) -> None:
+        device = synthetic_device()
+        answer = hwnas("device", "show", NAME)
+        assert answer.code == 0
+        said = " ".join(answer.out.split())
+        assert f"{NAME} (simulated)" in said
+        fit = len(device.table.with_role("fit"))
+        assert f"{fit} networks to learn from and 40 held out, {len(device.table.operators)} distinct" in said
+        assert "stored only" in said
+        assert "emulated" in said
+        assert "MAPE 0.0%" in said
+        assert "(40 networks)" in said
+
+    def test_a_device_may_be_shown_by_its_path(self, devices: Path, hwnas: Hwnas) -> None:
+        assert hwnas("device", "show", devices / NAME).out == hwnas("device", "show", NAME).out
+
+    @pytest.mark.usefixtures("devices")
+    def test_a_device_that_knows_the_space_is_not_measured_again(self, hwnas: Hwnas) -> None:
+        answer = hwnas("device", "register", NAME, "--input-shape", "1,8,8", "--classes", "10", "--joint", "bits,rank")
+        assert answer.code != 0
+        assert f"{NAME} is registered for this space already" in answer.err
+
+    def test_damaged_files_of_a_device(self, devices: Path, hwnas: Hwnas) -> None:
+        (devices / NAME / "networks.parquet").write_bytes(b"PAR1 no more")
+        assert "networks.parquet is not a readable Parquet file" in hwnas("device", "show", NAME).complaint
+        (devices / NAME / "networks.parquet").unlink()
+        assert "there is no file" in hwnas("device", "show", NAME).complaint
+        (devices / NAME / "profile.yaml").write_text("name: synthetic\nspeed: 3\n")
+        assert "profile.yaml: " in hwnas("device", "show", NAME).complaint
+
+
+class TestBenchmarks:
+    @pytest.mark.usefixtures("devices")
+    def test_scoring(self, hwnas: Hwnas) -> None:
+        answer = hwnas("bench", "scoring", "--device", NAME, "--batch", "2000", "--repeats", "2")
+        (figures,) = json.loads(answer.out).values()
+        assert figures["candidates_per_second_median"] > 0
+        assert figures["largest_relative_difference_to_operator_sum"] < 1e-9
+        assert figures["macs_equal"] is True
+        assert figures["decisions"] > 50
+
+    @pytest.mark.usefixtures("devices")
+    def test_latency(self, hwnas: Hwnas) -> None:
+        figures = json.loads(hwnas("bench", "latency", "--device", NAME).out)
+        device = synthetic_device()
+        assert figures["networks_measured"] == len(device.table.with_role("fit"))
+        assert figures["hwnas"]["mape"] < 0.001
+        assert figures["hwnas"]["kendall_tau"] > 0.99
+        assert figures["hwnas"]["networks"] == figures["macs"]["networks"] == 40
+        # The planted latencies depend on precision, which neither line knows.
+        assert figures["macs"]["mape"] > 20 * figures["hwnas"]["mape"]
+        assert figures["macs, operators, bytes"]["mape"] > 20 * figures["hwnas"]["mape"]
