@@ -54,7 +54,7 @@ class Timing:
 
     Attributes:
         p50_ms: Median over rounds of the median of a burst, drift taken out.
-        p90_ms: 90th percentile over all runs, drift taken out.
+        p90_ms: Median over rounds of the 90th percentile of a burst, drift taken out; never below ``p50_ms``.
         spread: Half the interquartile range of the rounds' medians, relative to ``p50_ms``.
         runs: Timed runs in all.
     """
@@ -182,10 +182,9 @@ class _Log:
         for item in range(self.items):
             own = np.flatnonzero(owner == item)
             corrected = medians[own] / speed[own]
-            runs = np.concatenate([self.runs[self.kept[k]] / speed[k] for k in own])
-            result.append(
-                Timing(float(np.median(corrected)), float(np.quantile(runs, 0.9)), _spread(corrected), len(runs))
-            )
+            bursts = [self.runs[self.kept[k]] / speed[k] for k in own]
+            p90 = np.median([np.quantile(runs, 0.9) for runs in bursts])
+            result.append(Timing(float(np.median(corrected)), float(p90), _spread(corrected), sum(map(len, bursts))))
         return result
 
 

@@ -102,7 +102,7 @@ def compare(chosen: NetworkRow, reference: NetworkRow) -> list[Comparison]:
     accuracies = (("Test accuracy", "test_accuracy"), ("Validation accuracy", "validation_accuracy"))
     measures = (
         ("Latency, measured", "latency_measured_ms", written.milliseconds, "faster", "slower"),
-        ("Latency, 90 % of runs are below", "latency_p90_ms", written.milliseconds, "faster", "slower"),
+        ("Latency, 90th percentile", "latency_p90_ms", written.milliseconds, "faster", "slower"),
         ("Latency, predicted", "latency_predicted_ms", written.milliseconds, "faster", "slower"),
         ("File", "file_bytes", written.data_size, "smaller", "larger"),
         ("Weights", "weight_bytes", written.data_size, "smaller", "larger"),

@@ -109,7 +109,7 @@ def check_product(seen: dict[str, Any], operator: Operator) -> None:
 class NetworkContract:
     """Wants the fixtures ``space`` and ``rng``, and ``networks``: how many to try."""
 
-    networks: ClassVar[int] = 3
+    networks: ClassVar[int] = 4
 
     def test_references_belong_to_the_space(self, space: Space) -> None:
         assert space.references
@@ -132,7 +132,7 @@ class NetworkContract:
 
     def test_built_networks_are_their_workloads(self, space: Space, rng: np.random.Generator) -> None:
         rows = [smallest(space), space.encode(space.reference()), *space.sample(rng, self.networks)]
-        for row in [*rows, *sample_coherent(space, rng, 1)]:
+        for row in [*rows, *sample_coherent(space, rng, 2)]:
             workload, network = space.workload_of_row(row), settled(space, row)
             assert sum(p.numel() for p in network.parameters()) == workload.params
             recorder, counter = Recorder(), FlopCounterMode(display=False)

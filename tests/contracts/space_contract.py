@@ -32,7 +32,7 @@ def raw_rows(space: Space, rng: np.random.Generator, n: int) -> Rows:
 class SpaceContract(NetworkContract):
     """Subclass it, and set ``make``; the numbers say how much to try."""
 
-    rows: ClassVar[int] = 500
+    rows: ClassVar[int] = 800
 
     @staticmethod
     def make() -> Space:

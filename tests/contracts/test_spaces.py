@@ -18,7 +18,7 @@ ALL = ("bits", "sparsity", "rank")
 
 
 class TestMbconvDigits(SpaceContract):
-    rows = 1500
+    rows = 2000
 
     @staticmethod
     def make() -> Space:
@@ -26,7 +26,7 @@ class TestMbconvDigits(SpaceContract):
 
 
 class TestMbconvThumbnails(SpaceContract):
-    rows = 500
+    rows = 800
 
     @staticmethod
     def make() -> Space:
@@ -34,7 +34,7 @@ class TestMbconvThumbnails(SpaceContract):
 
 
 class TestMbconvPhotographs(SpaceContract):
-    rows = 160
+    rows = 240
     networks = 1
 
     @staticmethod

@@ -68,7 +68,7 @@ def test_every_node_of_an_optimised_graph_has_an_owner(space: Space, tmp_path: P
     rng = np.random.default_rng(0)
     pairs = [(8, 8), (8, 4), (4, 8), (32, 32), (8, 32)]
     rows = np.concatenate(
-        [space.sample(rng, 2), sample_coherent(space, rng, 2), [uniform_precision(space, *pair) for pair in pairs]]
+        [space.sample(rng, 4), sample_coherent(space, rng, 4), [uniform_precision(space, *pair) for pair in pairs]]
     )
     unnamed = 0
     for row in rows:

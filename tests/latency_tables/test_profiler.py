@@ -63,8 +63,7 @@ def test_networks_hold_what_their_candidates_lower_to(space: Space, registered: 
         assert json.loads(network.space) == space.spec
         operators = space.workload(json.loads(network.candidate)).operators
         assert table.operators_of(network) == list(operators)
-        assert 0 < network.latency_ms_p50 < 1000
-        assert 0 < network.latency_ms_p90 < 1000
+        assert 0 < network.latency_ms_p50 <= network.latency_ms_p90 < 1000
         assert network.runs >= LENIENT.rounds * LENIENT.min_runs
         for operator in set(operators):
             count[operator] += 1
