@@ -107,6 +107,20 @@ def test_the_gradient_is_one_inside_and_zero_outside() -> None:
     assert quantizer(outside).tolist() == pytest.approx([-1.0, -1.0, 2.0, 2.0])
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_values_and_gradients_are_those_of_torchs_fake_quantisation(bits: int) -> None:
+    torch.manual_seed(2)
+    quantizer = observed(bits, torch.tensor([-0.7, 1.9]))
+    x, weights = 2 * torch.randn(4, 3, 17, 5).to(memory_format=torch.channels_last), torch.randn(4, 3, 17, 5)
+    scale, zero = quantizer.scale_and_zero_point()
+
+    def torchs(values: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, quantizer.levels)
+
+    assert torch.allclose(quantizer(x), torchs(x), atol=1e-6)
+    assert torch.equal(gradient(lambda v: quantizer(v) * weights, x), gradient(lambda v: torchs(v) * weights, x))
+
+
 def test_the_first_batch_sets_the_range_and_later_ones_move_it() -> None:
     first, second = torch.tensor([-1.0, 3.0]), torch.tensor([-2.0, 13.0])
     quantizer = observed(8, first)
