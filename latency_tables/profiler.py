@@ -30,6 +30,8 @@ CHUNK = 48
 """Networks held in memory and interleaved at a time."""
 ATTEMPTS = 3
 """Times a chunk is measured before a disturbed machine is refused."""
+ANCHORS = 6
+"""Networks that are measured with every chunk to tell the machine's speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,24 @@ def extend(
     return bench.table()
 
 
+def anchors(space: Space) -> Rows:
+    """Networks that show the machine's speed: the reference in float32 first, then in other precisions.
+
+    A machine's slow phases do not slow all kernels alike, so networks of several kinds must tell. Every registration
+    measures them. Shape (at most ``ANCHORS``, decisions).
+    """
+    pairs = precision_pairs(space)
+    chosen = np.linspace(len(pairs) - 1, 0, min(ANCHORS, len(pairs))).round().astype(int)
+    return np.array([uniform_precision(space, *pairs[i]) for i in chosen])
+
+
+def slowness(space: Space, table: LatencyTable, timings: Sequence[Timing]) -> float:
+    """How much longer the `anchors` take now than the table says: the median of their ratios; 1 if it has none."""
+    usual = [table.latency_of(space.decode(row).digest, space.key) for row in anchors(space)]
+    ratios = [t.p50_ms / ms for t, ms in zip(timings, usual, strict=True) if ms]
+    return median(ratios) if ratios else 1.0
+
+
 def prepare(space: Space, row: np.ndarray, runtime: Runtime) -> Executable:
     """The network of one row with random weights, ready to run."""
     network = space.build(space.decode(row))
@@ -157,7 +177,7 @@ def own_times(times: Mapping[str, OperatorTime], latency_ms: float) -> dict[str,
 
 
 class _Bench:
-    """Measures chunk after chunk, each together with an anchor network, and collects the rows of a table."""
+    """Measures chunk after chunk, each together with the anchors, and collects the rows of a table."""
 
     def __init__(self, space: Space, runtime: Runtime, plan: Plan, known: LatencyTable, steadiness: Steadiness) -> None:
         self.space = space
@@ -165,8 +185,8 @@ class _Bench:
         self.plan = plan
         self.known = known
         self.steadiness = steadiness
-        self.anchor = prepare(space, space.encode(space.reference()), runtime)
-        self.anchors_ms: list[float] = []
+        self.anchors = [prepare(space, row, runtime) for row in anchors(space)]
+        self.anchors_ms: list[list[float]] = []
         self.index: dict[Operator, int] = {row.operator: i for i, row in enumerate(known.operators)}
         self.count = Counter({row.operator: row.count for row in known.operators})
         self.kernels: dict[Operator, tuple[str, ...]] = {}
@@ -176,18 +196,19 @@ class _Bench:
     def measure(self, rows: Rows, role: Role) -> tuple[list[Timing], list[Executable]]:
         """Times the networks of the rows (n, decisions), interleaved."""
         executables = [prepare(self.space, row, self.runtime) for row in rows]
-        names = ["the reference network", *(f"network {self.space.decode(row).digest}" for row in rows)]
-        items = [self.anchor.run, *(e.run for e in executables)]
+        names = [f"network {self.space.decode(row).digest}" for row in (*anchors(self.space), *rows)]
+        items = [e.run for e in (*self.anchors, *executables)]
         for attempt in range(ATTEMPTS):
             try:
-                anchor, *timings = measure(items, self.plan.protocol, names=names, steadiness=self.steadiness)
+                timings = measure(items, self.plan.protocol, names=names, steadiness=self.steadiness)
                 break
             except NoisyMeasurementError:
                 if attempt + 1 == ATTEMPTS:
                     raise
+        own, timings = timings[: len(self.anchors)], timings[len(self.anchors) :]
         for row, timing in zip(rows, timings, strict=True):
             self._add(row, role, timing)
-        self.anchors_ms.append(anchor.p50_ms)
+        self.anchors_ms.append([t.p50_ms for t in own])
         return timings, executables
 
     def add_operators(self, row: np.ndarray, timing: Timing, times: Mapping[str, OperatorTime]) -> None:
@@ -198,14 +219,18 @@ class _Bench:
             self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
 
     def table(self) -> LatencyTable:
-        """Everything measured, the machine's drift between chunks taken out: the anchor shows it.
+        """Everything measured, the machine's drift between chunks taken out: the anchors show it.
 
-        The anchor's usual time is what the known table says of it, or the median over the chunks.
+        An anchor's usual time is what the known table says of it, or the median over the chunks.
         """
-        usual = self.known.latency_of(self.space.reference().digest, self.space.key) or median(self.anchors_ms)
+        measured = np.array(self.anchors_ms)
+        digests = [self.space.decode(row).digest for row in anchors(self.space)]
+        known = [self.known.latency_of(digest, self.space.key) for digest in digests]
+        usual = [ms or float(np.median(measured[:, i])) for i, ms in enumerate(known)]
+        slow = np.median(measured / usual, axis=1)
         networks = [
             replace(n, latency_ms_p50=n.latency_ms_p50 / speed, latency_ms_p90=n.latency_ms_p90 / speed)
-            for n, speed in ((n, self.anchors_ms[chunk] / usual) for n, chunk in self.networks)
+            for n, speed in ((n, float(slow[chunk])) for n, chunk in self.networks)
         ]
         operators = tuple(self._row(o, i) for o, i in self.index.items())
         return LatencyTable(operators, (*self.known.networks, *networks))

@@ -2,8 +2,10 @@
 
 On shared machines the same network takes 1.5 to 2 times as long for stretches of milliseconds to minutes. A probe, a
 fixed bit of interpreter work of about 0.1 ms, is timed right before and after every burst: a burst between two probes
-as fast as the machine is known to be is kept, any other is measured again later. Nothing sleeps while it waits: a core
-that was idle is slow for its first milliseconds.
+as fast as the machine is known to be is kept, any other is measured again later. A slow stretch does not slow all
+networks alike (1.5 times one, 2 times another on the same machine), so what was measured at two speeds is never mixed:
+where waiting for the usual speed has been in vain, the machine's most common speed is taken instead. Nothing sleeps
+while it waits: a core that was idle is slow for its first milliseconds.
 """
 
 from __future__ import annotations
@@ -12,10 +14,15 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 TOLERANCE = 1.2
-"""A probe this much slower than usual means that the machine is disturbed."""
+"""Probes that differ by more than this factor mean different speeds of the machine."""
 REPEATS = 5
+FASTEST = 10
+"""Probes as fast as this many show a speed that the machine really has."""
 HISTORY = 4096
 
 
@@ -47,6 +54,7 @@ class Steadiness:
         self._clock = clock
         self._known_ms = usual_ms
         self._history: list[float] = []
+        self.waited_s = 0.0
 
     def probe(self) -> float:
         """Milliseconds of the probe now, the least of five."""
@@ -60,19 +68,27 @@ class Steadiness:
         return value
 
     def wait(self, limit_s: float) -> float:
-        """Probes until one is steady, or for ``limit_s`` seconds; the last probe, in milliseconds."""
-        end = self._clock() + limit_s
+        """Probes until one is steady, for ``limit_s`` seconds in all calls; the last probe, in milliseconds."""
+        start = self._clock()
+        end = start + limit_s - self.waited_s
         value = self.probe()
         while not self.steady(value) and self._clock() < end:
             value = self.probe()
+        self.waited_s += self._clock() - start
         return value
 
     @property
     def usual_ms(self) -> float:
-        """The probe's time when undisturbed, as far as is known: that of the fastest tenth of all probes."""
-        seen = float(np.quantile(self._history, 0.1)) if self._history else np.inf
+        """The probe's time when undisturbed, as far as is known: that of the fastest tenth, of ten probes at most."""
+        count = min(FASTEST, -(-len(self._history) // 10))
+        seen = float(np.partition(self._history, count - 1)[count - 1]) if count else np.inf
         return min(seen, self._known_ms or np.inf)
 
     def steady(self, probe_ms: float) -> bool:
         """Whether the machine was undisturbed when a probe took so long."""
         return probe_ms <= TOLERANCE * self.usual_ms
+
+
+def same_speed(probes_ms: Floats, speed_ms: float) -> NDArray[np.bool_]:
+    """Which probes show a speed whose fast end is ``speed_ms``."""
+    return (probes_ms <= TOLERANCE * speed_ms) & (probes_ms * TOLERANCE >= speed_ms)

@@ -2,7 +2,8 @@
 
 As MLPerf does, each thing is run many times back to back (a burst) after a warm-up, and its median is taken. Bursts of
 different things are interleaved over the session, bursts during which the machine was disturbed are measured again
-(`hwnas.latency_tables.steadiness`), and what slow drift remains, which falls on all things alike, is taken out.
+(`hwnas.latency_tables.steadiness`), and what slow drift remains, which falls on all things alike, is taken out. All
+timings of one session are of one speed of the machine.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.latency_tables.steadiness import Steadiness
+from hwnas.latency_tables.steadiness import Steadiness, same_speed
 from hwnas.spaces.errors import NoisyMeasurementError
 
 DRIFT_WINDOW = 12
 """Bursts to either side that tell how fast the machine was at one."""
+SPEEDS = 50
+"""Speeds of the machine that are considered, evenly among those that the probes show."""
 
 Clock = Callable[[], float]
 """Seconds from any fixed moment, such as `time.perf_counter`."""
@@ -36,7 +39,8 @@ class Protocol:
         warmup_runs: Runs before each burst that are not timed.
         max_spread: Largest accepted spread (see `Timing.spread`).
         patience: An item gets at most this many times ``rounds`` bursts before it is refused.
-        max_wait_s: Seconds to wait in all for the machine to run at its usual speed.
+        max_wait_s: Seconds to wait for the machine to run at its usual speed, in all calls with one `Steadiness`;
+            after them, the speed at which it ran most is taken.
     """
 
     rounds: int = 5
@@ -88,7 +92,7 @@ def measure(
     steadiness: Steadiness | None = None,
     clock: Clock = time.perf_counter,
 ) -> list[Timing]:
-    """Times all items, interleaved, at the machine's usual speed.
+    """Times all items, interleaved, at one speed of the machine: its usual one, if that returns in time.
 
     Args:
         items: Each runs once, and returns when it has finished.
@@ -98,28 +102,26 @@ def measure(
         clock: Injectable for tests.
 
     Raises:
-        NoisyMeasurementError: An item that does not repeat within ``protocol.max_spread``, or a machine that is
-            disturbed most of the time.
+        NoisyMeasurementError: An item that does not repeat within ``protocol.max_spread``, or a machine that keeps no
+            speed.
     """
     protocol = protocol or Protocol()
     steadiness = steadiness or Steadiness()
     log = _Log(len(items))
     pending = list(range(len(items)))
-    patience_s = protocol.max_wait_s
     for turn in range(protocol.rounds * protocol.patience):
         before = steadiness.probe()
         for i in pending:
             if not steadiness.steady(before):
-                start = clock()
-                before = steadiness.wait(patience_s)
-                patience_s = max(0.0, patience_s - (clock() - start))
+                before = steadiness.wait(protocol.max_wait_s)
             seconds = burst(items[i], protocol, clock)
             after = steadiness.probe()
             log.add(i, seconds, max(before, after))
             before = after
         if turn + 1 < protocol.rounds:
             continue
-        log.keep(steadiness)
+        waiting = steadiness.waited_s < protocol.max_wait_s
+        log.keep(steadiness.usual_ms if waiting else log.common_speed(protocol.rounds))
         pending = [i for i in range(len(items)) if log.lacks(i, protocol)]
         if not pending:
             return log.summarise()
@@ -132,8 +134,8 @@ def _refusal(log: _Log, pending: Sequence[int], protocol: Protocol, names: Seque
     advice = "Close other programs, fix the processor's frequency, and measure again"
     if log.steady_count(worst) < protocol.rounds:
         return (
-            f"{name} cannot be measured: the machine ran at its usual speed during only {log.steady_count(worst)} of "
-            f"{log.count(worst)} bursts. {advice}"
+            f"{name} cannot be measured: the machine changes its speed, and kept one during only "
+            f"{log.steady_count(worst)} of {log.count(worst)} bursts. {advice}"
         )
     return (
         f"{name} does not repeat: its medians still spread by ±{log.spread(worst):.0%} after {log.count(worst)} rounds "
@@ -158,9 +160,19 @@ class _Log:
         self.probes.append(probe_ms)
         self.runs.append(np.asarray(seconds) * 1e3)
 
-    def keep(self, steadiness: Steadiness) -> None:
-        """Sorts out the bursts during which the machine was disturbed."""
-        self.kept = [k for k, probe in enumerate(self.probes) if steadiness.steady(probe)]
+    def keep(self, speed_ms: float) -> None:
+        """Sorts out the bursts during which the machine ran at another speed."""
+        self.kept = np.flatnonzero(same_speed(np.array(self.probes), speed_ms)).tolist()
+
+    def common_speed(self, rounds: int) -> float:
+        """The speed, as a probe's time, at which the items lack the fewest bursts; the fastest such."""
+        owner, probes = np.array(self.owner), np.array(self.probes)
+
+        def lacking(speed_ms: float) -> int:
+            bursts = np.bincount(owner[same_speed(probes, speed_ms)], minlength=self.items)
+            return int(np.maximum(0, rounds - bursts).sum())
+
+        return float(min(np.quantile(probes, np.linspace(0, 1, SPEEDS)), key=lacking))
 
     def count(self, item: int) -> int:
         return self.owner.count(item)

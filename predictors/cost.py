@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from hwnas.latency_tables.device import Device
 from hwnas.predictors.latency import LatencyModel
-from hwnas.spaces.operator import Operator
+from hwnas.predictors.lowering import SlotLowering, lower_space
 from hwnas.spaces.slot import Slot
 from hwnas.spaces.space import Rows, Space
 
@@ -126,28 +125,12 @@ class CostModel:
             np.maximum(peak, own_peak, out=peak)
         return sums, peak
 
-    # ---- compiling ------------------------------------------------------------------------------------------------
-
     def _compile(self) -> list[_SlotTable]:
-        lowered: dict[Hashable, list[tuple[Operator, ...]]] = {}
-        for slot in self.space.slots:
-            key = self._twin(slot)
-            if key not in lowered:
-                lowered[key] = [slot.lower(*values) for values in product(*map(self._options, slot.reads))]
-        operators = list({o: None for combinations in lowered.values() for ops in combinations for o in ops})
-        known = dict(zip(operators, self.latency.operator_ms(operators), strict=True))
-        costs = {key: _costs(combinations, known) for key, combinations in lowered.items()}
-        return [self._table(slot, *costs[self._twin(slot)]) for slot in self.space.slots]
+        lowering = lower_space(self.space)
+        latency_ms = self.latency.operator_ms(lowering.operators)
+        return [self._table(slot, own, latency_ms) for slot, own in zip(self.space.slots, lowering.slots, strict=True)]
 
-    def _options(self, decision: str) -> tuple[object, ...]:
-        return self.space.decisions[self.space.column(decision)].options
-
-    def _twin(self, slot: Slot) -> Hashable:
-        if slot.twin is None:
-            return slot.name
-        return (slot.twin, tuple(self._options(name) for name in slot.reads))
-
-    def _table(self, slot: Slot, sums: NDArray[np.float64], peak: NDArray[np.float64]) -> _SlotTable:
+    def _table(self, slot: Slot, own: SlotLowering, latency_ms: NDArray[np.float64]) -> _SlotTable:
         columns = [self.space.column(name) for name in slot.reads]
         sizes = [int(self.space.sizes[c]) for c in columns]
         strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
@@ -156,16 +139,6 @@ class CostModel:
             (column, np.array([o in values for o in self.space.decisions[column].options]))
             for column, values in conditions
         )
-        return _SlotTable(columns, np.array(strides, dtype=np.int32), sums, peak, active)
-
-
-def _costs(
-    combinations: list[tuple[Operator, ...]], latency_ms: Mapping[Operator, float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    flat = [o for operators in combinations for o in operators]
-    owner = np.repeat(np.arange(len(combinations)), [len(operators) for operators in combinations])
-    sums = np.zeros((len(combinations), len(SUMMED)))
-    np.add.at(sums, owner, np.array([(latency_ms[o], o.weight_bytes, o.macs, o.params) for o in flat]).reshape(-1, 4))
-    peak = np.zeros(len(combinations))
-    np.maximum.at(peak, owner, np.array([o.live_bytes for o in flat], dtype=np.float64))
-    return sums, peak
+        latency = np.bincount(own.owner, weights=latency_ms[own.operator], minlength=len(own.peak))
+        sums = np.column_stack([latency, own.weight_bytes, own.macs, own.params])
+        return _SlotTable(columns, np.array(strides, dtype=np.int32), sums, own.peak, active)

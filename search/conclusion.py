@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.latency_tables.machine import same_machine
+from hwnas.latency_tables.profiler import anchors, prepare, slowness
 from hwnas.latency_tables.timing import Protocol, Timing, measure
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
 from hwnas.search.finals import Final, load_network
@@ -25,12 +26,11 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
     and nowhere else, once for the chosen network and once for the reference.
     """
     observer.progress("measuring the networks, interleaved", 0.2)
-    timings = measure_finals(run, finals)
+    measured = measure_finals(run, finals)
     rows = np.array([run.space.encode(f.candidate) for f in finals])
     costs = dict(run.cost(rows))
-    drift = 1.0
+    timings, drift = measured or (None, 1.0)
     if timings is not None:
-        drift = drift_since_registration(run, timings[-1])
         observer.note(f"this machine takes {drift:.2f} times as long now as when it was registered")
         costs["latency_ms"] = np.array([t.p50_ms for t in timings]) / drift
     rewards = run.objective.reward(np.array([f.validation_accuracy for f in finals]), costs)
@@ -50,28 +50,25 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
     return result
 
 
-def measure_finals(run: Run, finals: list[Final]) -> list[Timing] | None:
-    """Latency of each final on the device, all interleaved, or None where the device is another machine."""
+def measure_finals(run: Run, finals: list[Final]) -> tuple[list[Timing], float] | None:
+    """Latency of each final on the device, all interleaved, and how much slower the machine is than when registered.
+
+    A machine's clock follows its temperature and its other users, which shifts all latencies. Within a registration the
+    anchors show the shift and it is taken out; here they bring predictions to the present speed. None where the device
+    is another machine.
+    """
     if not same_machine(run.device.profile.facts):
         return None
     runtime = run.device.make_runtime()
     networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
-    return measure(
-        [runtime.prepare(n).run for n in networks],
+    items = [runtime.prepare(n) for n in networks] + [prepare(run.space, row, runtime) for row in anchors(run.space)]
+    timings = measure(
+        [item.run for item in items],
         FINAL_PROTOCOL,
-        names=[f"network {f.candidate.digest}" for f in finals],
+        names=[f"network {f.candidate.digest}" for f in finals] + ["an anchor network"] * (len(items) - len(finals)),
         steadiness=run.device.steadiness(),
     )
-
-
-def drift_since_registration(run: Run, reference: Timing) -> float:
-    """How much longer the reference network takes now than when its device was registered.
-
-    A machine's clock follows its temperature and its other users, which shifts all latencies alike. Within a
-    registration the reference shows the shift and it is taken out; here predictions are brought to the present speed.
-    """
-    usual = run.device.table.latency_of(run.space.reference().digest, run.space.key)
-    return reference.p50_ms / usual if usual else 1.0
+    return timings[: len(finals)], slowness(run.space, run.device.table, timings[len(finals) :])
 
 
 def _search_seconds(run: Run) -> float:

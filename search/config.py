@@ -39,8 +39,8 @@ class DataConfig(_Section):
 class DeviceConfig(_Section):
     """What the network will run on. A name not registered yet is registered by measuring this machine.
 
-    Where the device is this machine, ``focus_networks`` networks near the target are measured too before the search,
-    and as many beside its best candidates after it.
+    Where the device is this machine, ``focus_networks`` networks beside the most promising candidates are measured too
+    before the search, and as many beside its best candidates after it.
     """
 
     name: str = "this-machine"

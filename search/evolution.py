@@ -46,10 +46,10 @@ class RegularisedEvolution(Controller):
         self.born = 0
 
     def propose(self) -> Rows:
-        """The first population, mutants of a tournament's winner afterwards."""
+        """The first population, the most promising first; mutants of a tournament's winner afterwards."""
         if self.born < self.size or not self.population:
             if self.starts is None:
-                self.starts = self.rng.permutation(promising(self.space, self.objective, self.rng, self.size))
+                self.starts = promising(self.space, self.objective, self.rng, self.size)
             coherent = sample_coherent(self.space, self.rng, self.BATCH)
             return np.concatenate([self.starts, coherent, self.space.sample(self.rng, self.BATCH)])
         contestants = self.rng.choice(len(self.population), size=min(self.tournament, len(self.population)))

@@ -1,9 +1,9 @@
 """Measures networks like those that a search proposes and ends with, so that its predictions hold where it looks.
 
 A search ends at the edge of what random networks cover: small, fast, and chosen because the prediction is low. Without
-measurements there it would pick what the model underestimates most. So networks near the target are measured before the
-search, and neighbours of its best candidates after it. The candidates themselves are not: what is said of them stays a
-prediction.
+measurements there it would pick what the model underestimates most. So neighbours of the candidates that look most
+promising are measured before the search, and neighbours of its best candidates after it. The candidates themselves are
+not: what is said of them stays a prediction.
 """
 
 from __future__ import annotations
@@ -15,22 +15,18 @@ import numpy as np
 from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import extend
-from hwnas.search.objective import Objective
+from hwnas.predictors.cost import CostModel
 from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run
+from hwnas.search.warm_start import promising
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.space import Rows, Space
-from hwnas.spaces.variation import mutate, sample_coherent
+from hwnas.spaces.variation import mutate
 
-POOL = 16384
-
-
-def near_target(space: Space, objective: Objective, rng: np.random.Generator, n: int) -> Rows:
-    """``n`` coherent networks whose cost is nearest to the target, from a large pool. Shape (n, decisions)."""
-    rows = np.unique(sample_coherent(space, rng, POOL), axis=0)
-    distance = np.abs(np.log(objective.cost(rows)[objective.metric] / objective.target))
-    nearest: Rows = rows[np.argsort(distance, kind="stable")[: 4 * n]]
-    return nearest[rng.permutation(len(nearest))[:n]]
+PARENTS = 12
+"""Candidates whose neighbours are measured at a time."""
+ROUNDS = 2
+"""Before the search the measurements are split: what looks promising after the first of them is somewhere else."""
 
 
 def neighbours(space: Space, parents: Rows, tried: Rows, rng: np.random.Generator, n: int) -> Rows:
@@ -50,7 +46,27 @@ def can_focus(run: Run, device: Device) -> bool:
     return run.config.device.focus_networks > 0 and same_machine(device.profile.facts)
 
 
-def focus(run: Run, device: Device, rows: Rows, where: str, observer: Observer) -> Device:
+def focus_before(run: Run, device: Device, observer: Observer) -> Device:
+    """The device with neighbours of the most `promising` candidates measured."""
+    rng = np.random.default_rng(run.config.search.seed)
+    for _ in range(ROUNDS):
+        observer.progress("looking for promising networks", 1.0)
+        objective = run.objective_with(CostModel(run.space, device))
+        parents = promising(run.space, objective, rng, PARENTS)
+        rows = neighbours(run.space, parents, parents, rng, run.config.device.focus_networks // ROUNDS)
+        device = _measure(run, device, rows, "near the target", observer)
+    return device
+
+
+def focus_after(run: Run, parents: Rows, observer: Observer) -> Device:
+    """The run's device with neighbours of the parents (p, decisions) measured, none of them a trial's candidate."""
+    rng = np.random.default_rng(run.config.search.seed)
+    tried = np.array([t.row for t in run.ledger.trials()])
+    rows = neighbours(run.space, parents, tried, rng, run.config.device.focus_networks)
+    return _measure(run, run.device, rows, "beside the best candidates", observer)
+
+
+def _measure(run: Run, device: Device, rows: Rows, where: str, observer: Observer) -> Device:
     """The device with more networks measured, or as it was where the machine is too busy."""
     observer.progress(f"measuring {len(rows)} networks {where}", 1.0)
     runtime, steadiness = device.make_runtime(), device.steadiness()

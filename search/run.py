@@ -17,15 +17,12 @@ from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controller import make_controller
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.finals import Final, train_final
-from hwnas.search.focus import can_focus, focus, near_target, neighbours
+from hwnas.search.focus import PARENTS, can_focus, focus_after, focus_before
 from hwnas.search.ledger import Trial
 from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import DivergedError, UnavailableError
-
-FOCUS_PARENTS = 12
-"""Candidates whose neighbours are measured after the search."""
 
 
 def run_search(
@@ -93,12 +90,10 @@ def ensure_device(run: Run, observer: Observer) -> None:
         known = register(name, run.space, plan=plan, known=known, progress=observer.progress)
     observer.note(f"{known.name}: {known.profile.facts.get('processor', '')}, {known.profile.facts.get('runtime', '')}")
     observer.note(f"latency of whole networks held out: {check(known, run.space).error}")
-    rng = np.random.default_rng(run.config.search.seed)
     objective = run.objective_with(CostModel(run.space, known))
-    objective.check_reachable(run.space, rng)
+    objective.check_reachable(run.space, np.random.default_rng(run.config.search.seed))
     if can_focus(run, known):
-        rows = near_target(run.space, objective, rng, run.config.device.focus_networks)
-        known = focus(run, known, rows, "near the target", observer)
+        known = focus_before(run, known, observer)
     known.save(run.folder / "device")
 
 
@@ -154,11 +149,8 @@ def refine(run: Run, observer: Observer) -> None:
     if (run.folder / "finals").exists():
         return
     if can_focus(run, run.device):
-        parents = np.array([t.row for t in best_trials(run, FOCUS_PARENTS)])
-        tried = np.array([t.row for t in run.ledger.trials()])
-        rng = np.random.default_rng(run.config.search.seed)
-        rows = neighbours(run.space, parents, tried, rng, run.config.device.focus_networks)
-        run.replace_device(focus(run, run.device, rows, "beside the best candidates", observer))
+        parents = np.array([t.row for t in best_trials(run, PARENTS)])
+        run.replace_device(focus_after(run, parents, observer))
     (run.folder / "finals").mkdir()
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from hwnas.latency_tables.device import Precision
 from hwnas.latency_tables.plan import precision_pairs, uniform_precision
-from hwnas.latency_tables.profiler import Plan, extend, own_times, prepare, profile_space
+from hwnas.latency_tables.profiler import Plan, anchors, extend, own_times, prepare, profile_space, slowness
 from hwnas.latency_tables.runtimes import OperatorTime
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.latency_tables.timing import Protocol
+from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.errors import NoisyMeasurementError
 
@@ -134,6 +134,17 @@ def test_a_table_is_extended_by_networks_of_ones_choice(space: Space, registered
     for row in more.operators:
         if row.operator in measured and row.count == measured[row.operator].count:
             assert row == measured[row.operator]
+
+
+def test_anchors_of_several_kinds_tell_how_slow_the_machine_is(space: Space, registered: Registered) -> None:
+    table, _, _ = registered
+    rows = anchors(space)
+    assert space.decode(rows[0]) == space.reference()
+    assert len({space.decode(row).digest for row in rows}) == 6
+    usual = [table.latency_of(space.decode(row).digest, space.key) for row in rows]
+    now = [Timing(ms * f, ms * f, 0, 1) for ms, f in zip(usual, (1.4, 2.0, 1.7, 1.7, 1.8, 1.9), strict=True) if ms]
+    assert slowness(space, table, now) == pytest.approx(1.75), "the median"
+    assert slowness(space, LatencyTable(), now) == 1.0
 
 
 def test_there_are_never_fewer_networks_than_the_least() -> None:

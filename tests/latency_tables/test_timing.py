@@ -133,12 +133,33 @@ def test_noise_within_bursts_is_averaged_out() -> None:
     assert all(t.p90_ms > 1.15 * t.p50_ms for t in timings)
 
 
-def test_a_machine_that_is_always_disturbed_is_refused() -> None:
+def test_where_waiting_is_in_vain_the_present_speed_is_measured() -> None:
     machine = FakeMachine(lambda _: 1.8)
     protocol = Protocol(rounds=2, patience=2, max_wait_s=0.3)
-    with pytest.raises(NoisyMeasurementError, match=r"net cannot be measured: .* during only 0 of 4 bursts"):
+    steadiness = machine.steadiness(0.1)
+    (timing,) = measure([machine.item(1.0)], protocol, steadiness=steadiness, clock=machine.clock)
+    assert timing.p50_ms == pytest.approx(1.8)
+    assert machine.now == pytest.approx(0.3 + 2 * 0.03, abs=0.05)
+    measure([machine.item(1.0)], protocol, steadiness=steadiness, clock=machine.clock)
+    assert machine.now == pytest.approx(0.3 + 4 * 0.03, abs=0.1), "waiting is bounded in all"
+
+
+def test_speeds_are_never_mixed() -> None:
+    """It never reaches its known speed, and changes between two others that slow the items differently."""
+    machine = FakeMachine(lambda t: 1.5 if t % 0.7 < 0.3 else 2.2)
+    items = [machine.item(ms) for ms in PLANTED_MS]
+    steadiness = machine.steadiness(0.1)
+    timings = measure(items, Protocol(rounds=4, max_wait_s=0.1), steadiness=steadiness, clock=machine.clock)
+    ratios = np.array([t.p50_ms for t in timings]) / PLANTED_MS
+    assert ratios[0] in (pytest.approx(1.5), pytest.approx(2.2))
+    assert ratios == pytest.approx(np.full(len(items), ratios[0]))
+
+
+def test_a_machine_that_keeps_no_speed_is_refused() -> None:
+    machine = FakeMachine(lambda t: 1.5 ** (int(t / 0.031) % 6))
+    protocol = Protocol(rounds=5, patience=1, max_wait_s=0.0)
+    with pytest.raises(NoisyMeasurementError, match=r"net cannot be measured: .* during only [1-4] of 5 bursts"):
         measure([machine.item(1.0)], protocol, names=["net"], steadiness=machine.steadiness(0.1), clock=machine.clock)
-    assert machine.now == pytest.approx(0.3 + 4 * 0.03, abs=0.15), "waiting is bounded in all"
 
 
 def test_only_items_that_lack_bursts_are_measured_again() -> None:
