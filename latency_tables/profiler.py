@@ -10,12 +10,13 @@ from statistics import median, pstdev
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hwnas.latency_tables.device import Precision
 from hwnas.latency_tables.plan import precision_pairs, sample_networks, uniform_precision
 from hwnas.latency_tables.precisions import find_precisions
 from hwnas.latency_tables.runtimes import Executable, OperatorTime, Runtime
-from hwnas.latency_tables.steadiness import Steadiness
+from hwnas.latency_tables.steadiness import TOLERANCE, Steadiness
 from hwnas.latency_tables.table import LatencyTable, NetworkRow, OperatorRow, Role
 from hwnas.latency_tables.timing import Protocol, Timing, measure
 from hwnas.spaces.errors import NoisyMeasurementError
@@ -103,7 +104,8 @@ def profile_space(
             if elapsed > 2 * plan.seconds:
                 raise
             # These networks are left out; others will do.
-    report(f"measured {measured} networks", 1.0)
+    off = bench.off_speed()
+    report(f"measured {measured} networks" + (f", {off} of them at another speed of the machine" if off else ""), 1.0)
     return bench.table(), find_precisions(space, runtime, uniform, timings, times)
 
 
@@ -121,6 +123,8 @@ def extend(
     Raises:
         NoisyMeasurementError: The machine is too busy for a figure to repeat.
     """
+    if not len(rows):
+        return table
     bench = _Bench(space, runtime, plan or Plan(), table, steadiness or Steadiness())
     for first in range(0, len(rows), CHUNK):
         bench.measure(rows[first : first + CHUNK], "fit")
@@ -138,9 +142,14 @@ def anchors(space: Space) -> Rows:
     return np.array([uniform_precision(space, *pairs[i]) for i in chosen])
 
 
+def anchors_usual_ms(space: Space, table: LatencyTable) -> list[float | None]:
+    """What a table says of each of the `anchors`, in milliseconds; None where it does not hold one."""
+    return [table.latency_of(space.decode(row).digest, space.key) for row in anchors(space)]
+
+
 def slowness(space: Space, table: LatencyTable, timings: Sequence[Timing]) -> float:
     """How much longer the `anchors` take now than the table says: the median of their ratios; 1 if it has none."""
-    usual = [table.latency_of(space.decode(row).digest, space.key) for row in anchors(space)]
+    usual = anchors_usual_ms(space, table)
     ratios = [t.p50_ms / ms for t, ms in zip(timings, usual, strict=True) if ms]
     return median(ratios) if ratios else 1.0
 
@@ -218,16 +227,24 @@ class _Bench:
             self.times[operator].append(own.get(operator.name, 0.0))
             self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
 
-    def table(self) -> LatencyTable:
-        """Everything measured, the machine's drift between chunks taken out: the anchors show it.
+    def slowness(self) -> NDArray[np.float64]:
+        """How slow the machine was at each chunk, as the anchors show, shape (chunks,).
 
         An anchor's usual time is what the known table says of it, or the median over the chunks.
         """
         measured = np.array(self.anchors_ms)
-        digests = [self.space.decode(row).digest for row in anchors(self.space)]
-        known = [self.known.latency_of(digest, self.space.key) for digest in digests]
+        known = anchors_usual_ms(self.space, self.known)
         usual = [ms or float(np.median(measured[:, i])) for i, ms in enumerate(known)]
-        slow = np.median(measured / usual, axis=1)
+        return np.asarray(np.median(measured / usual, axis=1))
+
+    def off_speed(self) -> int:
+        """How many networks were measured at another speed of the machine than most of the table."""
+        off = np.abs(np.log(self.slowness())) > np.log(TOLERANCE)
+        return int(sum(off[chunk] for _, chunk in self.networks))
+
+    def table(self) -> LatencyTable:
+        """Everything measured, the machine's drift between chunks taken out."""
+        slow = self.slowness()
         networks = [
             replace(n, latency_ms_p50=n.latency_ms_p50 / speed, latency_ms_p90=n.latency_ms_p90 / speed)
             for n, speed in ((n, float(slow[chunk])) for n, chunk in self.networks)

@@ -4,13 +4,14 @@ On shared machines the same network takes 1.5 to 2 times as long for stretches o
 fixed bit of interpreter work of about 0.1 ms, is timed right before and after every burst: a burst between two probes
 as fast as the machine is known to be is kept, any other is measured again later. A slow stretch does not slow all
 networks alike (1.5 times one, 2 times another on the same machine), so what was measured at two speeds is never mixed:
-where waiting for the usual speed has been in vain, the machine's most common speed is taken instead. Nothing sleeps
-while it waits: a core that was idle is slow for its first milliseconds.
+where waiting for the usual speed has been in vain, the machine's most common speed becomes the usual one. Nothing
+sleeps while it waits: a core that was idle is slow for its first milliseconds.
 """
 
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections.abc import Callable
 
 import numpy as np
@@ -20,10 +21,11 @@ Floats = NDArray[np.float64]
 
 TOLERANCE = 1.2
 """Probes that differ by more than this factor mean different speeds of the machine."""
+JITTER = 1.02
+"""A probe may be faster than the fast end of its speed by this factor."""
 REPEATS = 5
 FASTEST = 10
 """Probes as fast as this many show a speed that the machine really has."""
-HISTORY = 4096
 
 
 def interpreter_work() -> int:
@@ -53,7 +55,9 @@ class Steadiness:
         self._work = work
         self._clock = clock
         self._known_ms = usual_ms
-        self._history: list[float] = []
+        self._settled_ms: float | None = None
+        self._fastest: list[float] = []
+        self._probes = 0
         self.waited_s = 0.0
 
     def probe(self) -> float:
@@ -63,8 +67,9 @@ class Steadiness:
             start = self._clock()
             self._work()
             value = min(value, (self._clock() - start) * 1e3)
-        self._history.append(value)
-        del self._history[:-HISTORY]
+        self._probes += 1
+        insort(self._fastest, value)
+        del self._fastest[FASTEST:]
         return value
 
     def wait(self, limit_s: float) -> float:
@@ -80,9 +85,15 @@ class Steadiness:
     @property
     def usual_ms(self) -> float:
         """The probe's time when undisturbed, as far as is known: that of the fastest tenth, of ten probes at most."""
-        count = min(FASTEST, -(-len(self._history) // 10))
-        seen = float(np.partition(self._history, count - 1)[count - 1]) if count else np.inf
+        if self._settled_ms is not None:
+            return self._settled_ms
+        count = min(FASTEST, -(-self._probes // 10))
+        seen = self._fastest[count - 1] if count else np.inf
         return min(seen, self._known_ms or np.inf)
+
+    def settle(self, speed_ms: float) -> None:
+        """Takes a slower speed for the usual one from now on: the machine keeps it."""
+        self._settled_ms = speed_ms
 
     def steady(self, probe_ms: float) -> bool:
         """Whether the machine was undisturbed when a probe took so long."""
@@ -91,4 +102,4 @@ class Steadiness:
 
 def same_speed(probes_ms: Floats, speed_ms: float) -> NDArray[np.bool_]:
     """Which probes show a speed whose fast end is ``speed_ms``."""
-    return (probes_ms <= TOLERANCE * speed_ms) & (probes_ms * TOLERANCE >= speed_ms)
+    return (probes_ms <= TOLERANCE * speed_ms) & (probes_ms * JITTER >= speed_ms)

@@ -2,8 +2,8 @@
 
 As MLPerf does, each thing is run many times back to back (a burst) after a warm-up, and its median is taken. Bursts of
 different things are interleaved over the session, bursts during which the machine was disturbed are measured again
-(`hwnas.latency_tables.steadiness`), and what slow drift remains, which falls on all things alike, is taken out. All
-timings of one session are of one speed of the machine.
+(`hwnas.latency_tables.steadiness`), and the slow drift that remains within one speed of the machine, which falls on all
+things alike, is taken out. All timings of one call are of one speed.
 """
 
 from __future__ import annotations
@@ -116,13 +116,16 @@ def measure(
                 before = steadiness.wait(protocol.max_wait_s)
             seconds = burst(items[i], protocol, clock)
             after = steadiness.probe()
-            log.add(i, seconds, max(before, after))
+            log.add(i, seconds, (before, after))
             before = after
         if turn + 1 < protocol.rounds:
             continue
-        waiting = steadiness.waited_s < protocol.max_wait_s
-        log.keep(steadiness.usual_ms if waiting else log.common_speed(protocol.rounds))
-        pending = [i for i in range(len(items)) if log.lacks(i, protocol)]
+        pending = log.lacking(steadiness.usual_ms, protocol)
+        if pending and steadiness.waited_s >= protocol.max_wait_s:
+            speed = log.common_speed(protocol.rounds)
+            pending = log.lacking(speed, protocol)
+            if not pending:
+                steadiness.settle(speed)
         if not pending:
             return log.summarise()
     raise NoisyMeasurementError(_refusal(log, pending, protocol, names))
@@ -150,29 +153,30 @@ class _Log:
         self.items = items
         self.owner: list[int] = []
         self.medians: list[float] = []
-        self.probes: list[float] = []
+        self.probes: list[tuple[float, float]] = []
         self.runs: list[NDArray[np.float64]] = []
         self.kept: list[int] = []
 
-    def add(self, item: int, seconds: list[float], probe_ms: float) -> None:
+    def add(self, item: int, seconds: list[float], probes_ms: tuple[float, float]) -> None:
         self.owner.append(item)
         self.medians.append(median(seconds) * 1e3)
-        self.probes.append(probe_ms)
+        self.probes.append(probes_ms)
         self.runs.append(np.asarray(seconds) * 1e3)
 
-    def keep(self, speed_ms: float) -> None:
-        """Sorts out the bursts during which the machine ran at another speed."""
-        self.kept = np.flatnonzero(same_speed(np.array(self.probes), speed_ms)).tolist()
+    def lacking(self, speed_ms: float, protocol: Protocol) -> list[int]:
+        """The items to measure again where only bursts between two probes of one speed are kept."""
+        self.kept = np.flatnonzero(self._at(speed_ms)).tolist()
+        return [i for i in range(self.items) if self._lacks(i, protocol)]
 
     def common_speed(self, rounds: int) -> float:
         """The speed, as a probe's time, at which the items lack the fewest bursts; the fastest such."""
-        owner, probes = np.array(self.owner), np.array(self.probes)
+        owner = np.array(self.owner)
 
         def lacking(speed_ms: float) -> int:
-            bursts = np.bincount(owner[same_speed(probes, speed_ms)], minlength=self.items)
+            bursts = np.bincount(owner[self._at(speed_ms)], minlength=self.items)
             return int(np.maximum(0, rounds - bursts).sum())
 
-        return float(min(np.quantile(probes, np.linspace(0, 1, SPEEDS)), key=lacking))
+        return float(min(np.quantile(self.probes, np.linspace(0, 1, SPEEDS)), key=lacking))
 
     def count(self, item: int) -> int:
         return self.owner.count(item)
@@ -183,7 +187,11 @@ class _Log:
     def spread(self, item: int) -> float:
         return _spread([self.medians[k] for k in self.kept if self.owner[k] == item])
 
-    def lacks(self, item: int, protocol: Protocol) -> bool:
+    def _at(self, speed_ms: float) -> NDArray[np.bool_]:
+        before, after = np.array(self.probes).T
+        return same_speed(before, speed_ms) & same_speed(after, speed_ms)
+
+    def _lacks(self, item: int, protocol: Protocol) -> bool:
         return self.steady_count(item) < protocol.rounds or self.spread(item) > protocol.max_spread
 
     def summarise(self) -> list[Timing]:

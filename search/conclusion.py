@@ -61,12 +61,13 @@ def measure_finals(run: Run, finals: list[Final]) -> tuple[list[Timing], float] 
         return None
     runtime = run.device.make_runtime()
     networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
+    candidates = [f.candidate for f in finals] + [run.space.decode(row) for row in anchors(run.space)]
     items = [runtime.prepare(n) for n in networks] + [prepare(run.space, row, runtime) for row in anchors(run.space)]
     timings = measure(
         [item.run for item in items],
         FINAL_PROTOCOL,
-        names=[f"network {f.candidate.digest}" for f in finals] + ["an anchor network"] * (len(items) - len(finals)),
-        steadiness=run.device.steadiness(),
+        names=[f"network {candidate.digest}" for candidate in candidates],
+        steadiness=run.steadiness,
     )
     return timings[: len(finals)], slowness(run.space, run.device.table, timings[len(finals) :])
 

@@ -2,12 +2,13 @@
 
 A search ends at the edge of what random networks cover: small, fast, and chosen because the prediction is low. Without
 measurements there it would pick what the model underestimates most. So neighbours of the candidates that look most
-promising are measured before the search, and neighbours of its best candidates after it. The candidates themselves are
-not: what is said of them stays a prediction.
+promising are measured before the search, and neighbours of its best candidates after it. What is said of those
+candidates themselves stays a prediction.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +16,12 @@ import numpy as np
 from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import extend
+from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.predictors.cost import CostModel
 from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run
 from hwnas.search.warm_start import promising
+from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import mutate
@@ -46,32 +49,47 @@ def can_focus(run: Run, device: Device) -> bool:
     return run.config.device.focus_networks > 0 and same_machine(device.profile.facts)
 
 
+def measured_rows(space: Space, device: Device) -> Rows:
+    """The networks of a space that were measured on a device. Shape (n, decisions)."""
+    own = [n for n in device.table.networks if n.space == space.key]
+    rows = [space.encode(Candidate(json.loads(n.candidate))) for n in own]
+    return np.array(rows, dtype=np.int16).reshape(-1, len(space.decisions))
+
+
 def focus_before(run: Run, device: Device, observer: Observer) -> Device:
     """The device with neighbours of the most `promising` candidates measured."""
-    rng = np.random.default_rng(run.config.search.seed)
-    for _ in range(ROUNDS):
+    rng = np.random.default_rng([run.config.search.seed, 1])
+    steadiness = device.steadiness()
+    for part in np.array_split(np.arange(run.config.device.focus_networks), ROUNDS):
         observer.progress("looking for promising networks", 1.0)
         objective = run.objective_with(CostModel(run.space, device))
         parents = promising(run.space, objective, rng, PARENTS)
-        rows = neighbours(run.space, parents, parents, rng, run.config.device.focus_networks // ROUNDS)
-        device = _measure(run, device, rows, "near the target", observer)
+        tried = np.concatenate([parents, measured_rows(run.space, device)])
+        rows = neighbours(run.space, parents, tried, rng, len(part))
+        known, device = device, _measure(run.space, device, rows, "beside promising ones", steadiness, observer)
+        if device is known:
+            break
     return device
 
 
 def focus_after(run: Run, parents: Rows, observer: Observer) -> Device:
     """The run's device with neighbours of the parents (p, decisions) measured, none of them a trial's candidate."""
-    rng = np.random.default_rng(run.config.search.seed)
-    tried = np.array([t.row for t in run.ledger.trials()])
+    rng = np.random.default_rng([run.config.search.seed, 2])
+    trials = np.array([t.row for t in run.ledger.trials()])
+    tried = np.concatenate([trials, measured_rows(run.space, run.device)])
     rows = neighbours(run.space, parents, tried, rng, run.config.device.focus_networks)
-    return _measure(run, run.device, rows, "beside the best candidates", observer)
+    return _measure(run.space, run.device, rows, "beside the best candidates", run.steadiness, observer)
 
 
-def _measure(run: Run, device: Device, rows: Rows, where: str, observer: Observer) -> Device:
-    """The device with more networks measured, or as it was where the machine is too busy."""
+def _measure(
+    space: Space, device: Device, rows: Rows, where: str, steadiness: Steadiness, observer: Observer
+) -> Device:
+    """The device with more networks measured, or as it was where there are none or the machine is too busy."""
+    if not len(rows):
+        return device
     observer.progress(f"measuring {len(rows)} networks {where}", 1.0)
-    runtime, steadiness = device.make_runtime(), device.steadiness()
     try:
-        table = extend(device.table, run.space, runtime, rows, steadiness=steadiness)
+        table = extend(device.table, space, device.make_runtime(), rows, steadiness=steadiness)
     except NoisyMeasurementError as error:
         observer.note(f"no measurements {where}: {error}")
         return device

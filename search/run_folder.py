@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.latency_tables.device import Device
+from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.predictors.cost import CostModel
 from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controller import controller_class
@@ -93,6 +94,11 @@ class Run:
     def device(self) -> Device:
         """The device as the run knows it: as registered, and what the run measured itself."""
         return Device.load(self.folder / "device")
+
+    @cached_property
+    def steadiness(self) -> Steadiness:
+        """What is known of this machine's speed; all measurements since the run was opened share it."""
+        return self.device.steadiness()
 
     def replace_device(self, device: Device) -> None:
         """Puts a device that knows more into the folder; costs and objective follow it from now on."""

@@ -43,9 +43,9 @@ def promising(space: Space, objective: Objective, rng: np.random.Generator, n: i
     best = score(rows)
     for step in range(1, STEPS + 1):
         rows, best = _climb(space, rng, rows, best, score)
-        if step % ROUND == 0:
+        if step % ROUND == 0 and step < STEPS:
             rows, best = _give_up_worse_half(rows, best, n)
-    winners = np.argsort(-best.reshape(CLIMBS, n), axis=0)[0] * n + np.arange(n)
+    winners = best.reshape(CLIMBS, n).argmax(axis=0) * n + np.arange(n)
     _, first = np.unique(rows[winners], axis=0, return_index=True)
     chosen = winners[first]
     result: Rows = rows[chosen[np.argsort(-best[chosen], kind="stable")]]

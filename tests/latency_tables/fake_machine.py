@@ -21,12 +21,13 @@ class FakeMachine:
     def clock(self) -> float:
         return self.now
 
-    def work(self, ms: float) -> None:
-        self.now += ms / 1e3 * self.slowness(self.now)
+    def work(self, ms: float, sensitivity: float = 1.0) -> None:
+        """``sensitivity`` is the power of the slowness that this work feels."""
+        self.now += ms / 1e3 * self.slowness(self.now) ** sensitivity
 
-    def item(self, ms: float, noise: float = 0.0, seed: int = 0) -> Callable[[], None]:
+    def item(self, ms: float, noise: float = 0.0, seed: int = 0, sensitivity: float = 1.0) -> Callable[[], None]:
         rng = np.random.default_rng(seed)
-        return lambda: self.work(ms * float(np.exp(noise * rng.normal())))
+        return lambda: self.work(ms * float(np.exp(noise * rng.normal())), sensitivity)
 
-    def steadiness(self, usual_ms: float | None = None) -> Steadiness:
-        return Steadiness(usual_ms, work=lambda: self.work(PROBE_MS), clock=self.clock)
+    def steadiness(self, usual_ms: float | None = None, noise: float = 0.0) -> Steadiness:
+        return Steadiness(usual_ms, work=self.item(PROBE_MS, noise), clock=self.clock)

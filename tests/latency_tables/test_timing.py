@@ -144,15 +144,47 @@ def test_where_waiting_is_in_vain_the_present_speed_is_measured() -> None:
     assert machine.now == pytest.approx(0.3 + 4 * 0.03, abs=0.1), "waiting is bounded in all"
 
 
-def test_speeds_are_never_mixed() -> None:
+@pytest.mark.parametrize(("slow", "slower"), [(1.5, 2.2), (1.5, 2.0)])
+@pytest.mark.parametrize("period_s", [0.2, 0.7, 5.0])
+def test_speeds_are_never_mixed(slow: float, slower: float, period_s: float) -> None:
     """It never reaches its known speed, and changes between two others that slow the items differently."""
-    machine = FakeMachine(lambda t: 1.5 if t % 0.7 < 0.3 else 2.2)
-    items = [machine.item(ms) for ms in PLANTED_MS]
-    steadiness = machine.steadiness(0.1)
+    machine = FakeMachine(lambda t: slow if t % period_s < 0.45 * period_s else slower)
+    sensitivity = np.linspace(0.6, 1.2, len(PLANTED_MS))
+    items = [machine.item(ms, sensitivity=s) for ms, s in zip(PLANTED_MS, sensitivity, strict=True)]
+    steadiness = machine.steadiness(0.1, noise=0.05)
     timings = measure(items, Protocol(rounds=4, max_wait_s=0.1), steadiness=steadiness, clock=machine.clock)
     ratios = np.array([t.p50_ms for t in timings]) / PLANTED_MS
-    assert ratios[0] in (pytest.approx(1.5), pytest.approx(2.2))
-    assert ratios == pytest.approx(np.full(len(items), ratios[0]))
+    speed = ratios[-1] ** (1 / 1.2)
+    assert min(abs(speed / slow - 1), abs(speed / slower - 1)) < 0.01
+    assert ratios == pytest.approx(speed**sensitivity, rel=0.01)
+
+
+def test_the_speed_taken_instead_becomes_the_usual_one_until_it_is_gone() -> None:
+    machine = FakeMachine(lambda t: 1.5 if t < 5.0 else 2.2)
+    items, protocol = [machine.item(ms) for ms in PLANTED_MS], Protocol(rounds=2, max_wait_s=0.1)
+    steadiness = machine.steadiness(0.1)
+    for start, speed in ((0.0, 1.5), (2.0, 1.5), (6.0, 2.2)):
+        machine.now = start
+        timings = measure(items, protocol, steadiness=steadiness, clock=machine.clock)
+        assert [t.p50_ms for t in timings] == pytest.approx(speed * np.array(PLANTED_MS))
+        assert steadiness.usual_ms == pytest.approx(0.1 * speed)
+
+
+def test_speeds_that_change_within_bursts_are_refused() -> None:
+    machine = FakeMachine(lambda t: 1.5 if t % 0.05 < 0.025 else 2.2)
+    items = [machine.item(ms) for ms in PLANTED_MS]
+    with pytest.raises(NoisyMeasurementError):
+        measure(items, Protocol(max_wait_s=0.1), steadiness=machine.steadiness(0.1), clock=machine.clock)
+
+
+def test_the_usual_speed_is_not_forgotten_while_waiting_for_it() -> None:
+    machine = FakeMachine(lambda t: 1.0 if t < 0.1 else 1.8)
+    steadiness = machine.steadiness()
+    while machine.now < 0.1:
+        steadiness.probe()
+    steadiness.wait(10.0)
+    assert machine.now == pytest.approx(10.1, abs=0.01)
+    assert steadiness.usual_ms == pytest.approx(0.1)
 
 
 def test_a_machine_that_keeps_no_speed_is_refused() -> None:

@@ -17,11 +17,11 @@ import pytest
 
 from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.profiler import Plan, extend
-from hwnas.latency_tables.timing import Protocol
+from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.search import conclusion as conclusion_module
 from hwnas.search import focus as focus_module
 from hwnas.search import run_search
-from hwnas.search.conclusion import conclude
+from hwnas.search.conclusion import conclude, measure_finals
 from hwnas.search.finals import Final
 from hwnas.search.focus import focus_before
 from hwnas.search.ledger import State
@@ -31,7 +31,7 @@ from hwnas.search.run import best_trials, continue_run, refine
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.warm_start import promising
 from hwnas.spaces import Candidate
-from hwnas.spaces.errors import InvalidFileError, UnavailableError
+from hwnas.spaces.errors import InvalidFileError, NoisyMeasurementError, UnavailableError
 from hwnas.spaces.onnx_graph import weight_bytes
 from hwnas.spaces.space import Rows
 
@@ -61,6 +61,12 @@ def on_this_machine(finished: Path, folder: Path) -> Run:
     facts = device.profile.facts | machine_facts()
     dataclasses.replace(device, profile=device.profile.model_copy(update={"facts": facts})).save(folder / "device")
     return Run.open(folder)
+
+
+def focusing(run: Run, networks: int) -> Run:
+    """The run with so many networks of interest to measure."""
+    device = run.config.device.model_copy(update={"focus_networks": networks})
+    return dataclasses.replace(run, config=run.config.model_copy(update={"device": device}))
 
 
 class TestFinishedRun:
@@ -165,9 +171,27 @@ class TestFinishedRun:
             assert 0 < network.latency_measured_ms <= network.latency_p90_ms
             predicted = run.cost(run.space.encode(candidate_of(network, result))[None])["latency_ms"][0]
             assert network.latency_predicted_ms == pytest.approx(predicted * result.drift)
-        assert result.drift > 0
         assert [n.digest for n in result.networks] == [n.digest for n in known.networks]
         assert [n.test_accuracy for n in result.networks] == [n.test_accuracy for n in known.networks]
+
+    def test_the_anchors_tell_how_fast_the_machine_is_at_the_end(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = on_this_machine(finished, tmp_path / "run")
+        space, table = run.space, run.device.table
+        final = Final(space.reference(), 0.9, tmp_path / "w.safetensors")
+        monkeypatch.setattr(conclusion_module, "load_network", lambda *_: space.build(space.reference()).eval())
+
+        def planted(items: list[object], *_: object, names: list[str], **__: object) -> list[Timing]:
+            known = [table.latency_of(name.removeprefix("network "), space.key) or 0.0 for name in names[2:]]
+            return [Timing(ms, ms, 0.0, 1) for ms in (0.5, 0.7, *(1.7 * ms for ms in known))]
+
+        monkeypatch.setattr(conclusion_module, "measure", planted)
+        measured = measure_finals(run, [final, final])
+        assert measured is not None
+        timings, drift = measured
+        assert [t.p50_ms for t in timings] == [0.5, 0.7]
+        assert drift == pytest.approx(1.7)
 
     def test_neighbours_of_the_promising_are_measured_twice_before_the_search(
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -180,14 +204,39 @@ class TestFinishedRun:
             return starts[-1]
 
         monkeypatch.setattr(focus_module, "promising", recorded)
-        run = on_this_machine(finished, tmp_path / "run")
-        config = run.config.device.model_copy(update={"focus_networks": 12})
-        run = dataclasses.replace(run, config=run.config.model_copy(update={"device": config}))
+        run = focusing(on_this_machine(finished, tmp_path / "run"), 13)
         added = focus_before(run, run.device, Observer()).table.networks[len(run.device.table.networks) :]
-        assert len(added) == 12
+        assert len({n.digest for n in added}) == 13
         assert len(starts) == 2
         assert {n.role for n in added} == {"fit"}
-        assert {n.digest for n in added[:6]}.isdisjoint(run.space.decode(row).digest for row in starts[0])
+        assert {n.digest for n in added[:7]}.isdisjoint(run.space.decode(row).digest for row in starts[0])
+
+    def test_a_single_neighbour_may_be_asked_for(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(focus_module, "extend", partial(extend, plan=Plan(protocol=PATIENT)))
+        run = focusing(on_this_machine(finished, tmp_path / "run"), 1)
+        before = len(run.device.table.networks)
+        assert len(focus_before(run, run.device, Observer()).table.networks) == before + 1
+
+    def test_a_machine_too_busy_for_more_is_asked_once_and_the_search_goes_on(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls, notes = [], []
+
+        def refused(*arguments: Any, **_: Any) -> None:
+            calls.append(arguments)
+            raise NoisyMeasurementError("network a does not repeat")
+
+        class Listener(Observer):
+            def note(self, text: str) -> None:
+                notes.append(text)
+
+        monkeypatch.setattr(focus_module, "extend", refused)
+        run = focusing(on_this_machine(finished, tmp_path / "run"), 12)
+        assert focus_before(run, run.device, Listener()) is run.device
+        assert len(calls) == 1
+        assert notes == ["no measurements beside promising ones: network a does not repeat"]
 
     def test_neighbours_of_the_best_are_measured_once_before_the_last_choice(
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,8 +244,7 @@ class TestFinishedRun:
         monkeypatch.setattr(focus_module, "extend", partial(extend, plan=Plan(protocol=PATIENT)))
         run = on_this_machine(finished, tmp_path / "run")
         shutil.rmtree(run.folder / "finals")
-        config = run.config.device.model_copy(update={"focus_networks": 12})
-        run = dataclasses.replace(run, config=run.config.model_copy(update={"device": config}))
+        run = focusing(run, 12)
         before = len(run.device.table.networks)
         refine(run, Observer())
         refine(Run.open(run.folder), Observer())  # as a resumed run does

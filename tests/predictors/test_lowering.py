@@ -1,0 +1,45 @@
+"""What every option of a space becomes, against the operators of whole networks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas.predictors.lowering import lower_space
+from hwnas.spaces import Space
+
+from .synthetic import digits_space
+
+
+def combination(space: Space, slot: int, row: np.ndarray) -> int:
+    """Which of a slot's combinations a row means."""
+    columns = [space.column(name) for name in space.slots[slot].reads]
+    sizes = [len(space.decisions[c].options) for c in columns]
+    return int(np.ravel_multi_index(tuple(row[columns]), sizes)) if columns else 0
+
+
+def test_the_chosen_combinations_are_the_networks_operators() -> None:
+    space = digits_space()
+    lowering = lower_space(space)
+    for row in space.sample(np.random.default_rng(5), 30):
+        operators, sums = [], np.zeros(3)
+        for i, slot in enumerate(lowering.slots):
+            if space.holds(space.slots[i].when, row[None])[0]:
+                c = combination(space, i, row)
+                operators += [lowering.operators[o] for o in slot.operator[slot.owner == c]]
+                sums += (slot.weight_bytes[c], slot.macs[c], slot.params[c])
+        workload = space.workload_of_row(row)
+        assert operators == list(workload.operators)
+        assert sums.tolist() == [workload.weight_bytes, workload.macs, workload.params]
+
+
+def test_operators_are_distinct_and_twins_share_their_lowering() -> None:
+    space = digits_space()
+    lowering = lower_space(space)
+    assert len(set(lowering.operators)) == len(lowering.operators)
+    kinds = {(s.twin, tuple(space.decisions[space.column(n)].options for n in s.reads)) for s in space.slots if s.twin}
+    alone = sum(s.twin is None for s in space.slots)
+    assert len({id(s) for s in lowering.slots}) == len(kinds) + alone < len(space.slots)
+
+
+def test_a_space_is_lowered_once() -> None:
+    assert lower_space(digits_space()) is lower_space(digits_space())
