@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwnas.latency_tables.steadiness import HISTORY, REPEATS, TOLERANCE, Steadiness, interpreter_work
+from hwnas.latency_tables.steadiness import FASTEST, REPEATS, TOLERANCE, Steadiness, interpreter_work
 
 from .fake_machine import PROBE_MS, FakeMachine
 
@@ -68,14 +68,22 @@ def test_waiting_ends_at_its_limit() -> None:
     assert 0.1 <= machine.now < 0.11
 
 
-def test_old_probes_are_forgotten() -> None:
+@pytest.mark.parametrize(("fast", "usual_ms"), [(FASTEST - 1, 3.0), (FASTEST, 1.0)])
+def test_ten_fast_probes_show_a_speed_however_many_slow_ones_follow(fast: int, usual_ms: float) -> None:
     machine = FakeMachine()
     steadiness = Steadiness(work=lambda: machine.work(1.0), clock=machine.clock)
-    steadiness.probe()
-    machine.slowness = lambda _: 3.0
-    for _ in range(HISTORY):
+    for i in range(5000):
+        machine.slowness = lambda _, i=i: 1.0 if i < fast else 3.0  # type: ignore[misc]
         steadiness.probe()
-    assert steadiness.usual_ms == pytest.approx(3.0)
+    assert steadiness.usual_ms == pytest.approx(usual_ms)
+
+
+def test_the_speed_a_machine_keeps_becomes_the_usual_one() -> None:
+    steadiness = FakeMachine().steadiness(PROBE_MS)
+    steadiness.settle(0.15)
+    steadiness.probe()
+    assert steadiness.usual_ms == 0.15
+    assert steadiness.steady(0.17)
 
 
 def test_the_probe_really_works() -> None:
