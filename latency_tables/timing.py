@@ -49,7 +49,7 @@ class Protocol:
     warmup_runs: int = 3
     max_spread: float = 0.10
     patience: int = 6
-    max_wait_s: float = 30.0
+    max_wait_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
