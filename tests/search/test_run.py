@@ -63,8 +63,9 @@ def on_this_machine(finished: Path, folder: Path) -> Run:
     return Run.open(folder)
 
 
-def focusing(run: Run, networks: int) -> Run:
-    """The run with so many networks of interest to measure."""
+def focusing(run: Run, networks: int, patch: pytest.MonkeyPatch) -> Run:
+    """The run with so many networks of interest to measure, beside few promising ones: those take long to find."""
+    patch.setattr(focus_module, "PARENTS", 3)
     device = run.config.device.model_copy(update={"focus_networks": networks})
     return dataclasses.replace(run, config=run.config.model_copy(update={"device": device}))
 
@@ -204,7 +205,7 @@ class TestFinishedRun:
             return starts[-1]
 
         monkeypatch.setattr(focus_module, "promising", recorded)
-        run = focusing(on_this_machine(finished, tmp_path / "run"), 13)
+        run = focusing(on_this_machine(finished, tmp_path / "run"), 13, monkeypatch)
         added = focus_before(run, run.device, Observer()).table.networks[len(run.device.table.networks) :]
         assert len({n.digest for n in added}) == 13
         assert len(starts) == 2
@@ -215,7 +216,7 @@ class TestFinishedRun:
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(focus_module, "extend", partial(extend, plan=Plan(protocol=PATIENT)))
-        run = focusing(on_this_machine(finished, tmp_path / "run"), 1)
+        run = focusing(on_this_machine(finished, tmp_path / "run"), 1, monkeypatch)
         before = len(run.device.table.networks)
         assert len(focus_before(run, run.device, Observer()).table.networks) == before + 1
 
@@ -233,7 +234,7 @@ class TestFinishedRun:
                 notes.append(text)
 
         monkeypatch.setattr(focus_module, "extend", refused)
-        run = focusing(on_this_machine(finished, tmp_path / "run"), 12)
+        run = focusing(on_this_machine(finished, tmp_path / "run"), 12, monkeypatch)
         assert focus_before(run, run.device, Listener()) is run.device
         assert len(calls) == 1
         assert notes == ["no measurements beside promising ones: network a does not repeat"]
@@ -244,7 +245,7 @@ class TestFinishedRun:
         monkeypatch.setattr(focus_module, "extend", partial(extend, plan=Plan(protocol=PATIENT)))
         run = on_this_machine(finished, tmp_path / "run")
         shutil.rmtree(run.folder / "finals")
-        run = focusing(run, 12)
+        run = focusing(run, 12, monkeypatch)
         before = len(run.device.table.networks)
         refine(run, Observer())
         refine(Run.open(run.folder), Observer())  # as a resumed run does
