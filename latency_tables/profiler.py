@@ -35,6 +35,10 @@ ANCHORS = 6
 """Networks that are measured with every chunk to tell the machine's speed."""
 
 
+OVERTIME = 1.3
+"""Up to this share of the planned time is spent to have enough networks of one speed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How much to measure.
@@ -93,7 +97,8 @@ def profile_space(
     networks = sample_networks(space, rng, plan.max_networks - measured, speeds)
     for first in range(0, len(networks), CHUNK):
         elapsed = time.perf_counter() - start
-        if elapsed > plan.seconds and measured >= plan.min_networks:
+        late = elapsed > OVERTIME * plan.seconds
+        if elapsed > plan.seconds and measured - (0 if late else bench.off_speed()) >= plan.min_networks:
             break
         report(f"measuring networks ({measured} done)", min(1.0, elapsed / max(plan.seconds, 1e-9)))
         rows = networks[first : first + CHUNK]
@@ -105,8 +110,10 @@ def profile_space(
                 raise
             # These networks are left out; others will do.
     off = bench.off_speed()
-    report(f"measured {measured} networks" + (f", {off} of them at another speed of the machine" if off else ""), 1.0)
-    return bench.table(), find_precisions(space, runtime, uniform, timings, times)
+    leave_out = measured - off >= plan.min_networks
+    also = f", {off} of them {'left out: ' if leave_out else ''}at another speed of the machine" if off else ""
+    report(f"measured {measured} networks{also}", 1.0)
+    return bench.table(leave_out), find_precisions(space, runtime, uniform, timings, times)
 
 
 def extend(
@@ -196,11 +203,9 @@ class _Bench:
         self.steadiness = steadiness
         self.anchors = [prepare(space, row, runtime) for row in anchors(space)]
         self.anchors_ms: list[list[float]] = []
-        self.index: dict[Operator, int] = {row.operator: i for i, row in enumerate(known.operators)}
-        self.count = Counter({row.operator: row.count for row in known.operators})
         self.kernels: dict[Operator, tuple[str, ...]] = {}
         self.times: dict[Operator, list[float]] = defaultdict(list)
-        self.networks: list[tuple[NetworkRow, int]] = []
+        self.networks: list[tuple[NetworkRow, Sequence[Operator], int]] = []
 
     def measure(self, rows: Rows, role: Role) -> tuple[list[Timing], list[Executable]]:
         """Times the networks of the rows (n, decisions), interleaved."""
@@ -238,40 +243,58 @@ class _Bench:
         return np.asarray(np.median(measured / usual, axis=1))
 
     def off_speed(self) -> int:
-        """How many networks were measured at another speed of the machine than most of the table."""
-        off = np.abs(np.log(self.slowness())) > np.log(TOLERANCE)
-        return int(sum(off[chunk] for _, chunk in self.networks))
+        """How many networks to learn from were measured at another speed of the machine than most of the table."""
+        return sum(self._off_speed())
 
-    def table(self) -> LatencyTable:
-        """Everything measured, the machine's drift between chunks taken out."""
-        slow = self.slowness()
-        networks = [
-            replace(n, latency_ms_p50=n.latency_ms_p50 / speed, latency_ms_p90=n.latency_ms_p90 / speed)
-            for n, speed in ((n, float(slow[chunk])) for n, chunk in self.networks)
-        ]
-        operators = tuple(self._row(o, i) for o, i in self.index.items())
-        return LatencyTable(operators, (*self.known.networks, *networks))
+    def table(self, leave_out: bool = False) -> LatencyTable:
+        """Everything measured, the machine's drift between chunks taken out.
+
+        Args:
+            leave_out: Networks measured at another speed of the machine: not all slow down as the anchors do, and
+                those left out would come out up to 15 % too slow. The first chunk, whose operators were timed, stays.
+        """
+        index = {row.operator: i for i, row in enumerate(self.known.operators)}
+        count = Counter({row.operator: row.count for row in self.known.operators})
+        slow, networks = self.slowness(), []
+        for (network, operators, chunk), off in zip(self.networks, self._off_speed(), strict=True):
+            if off and leave_out:
+                continue
+            for operator in operators:
+                index.setdefault(operator, len(index))
+            count.update(set(operators))
+            networks.append(
+                replace(
+                    network,
+                    operators=tuple(index[o] for o in operators),
+                    latency_ms_p50=network.latency_ms_p50 / float(slow[chunk]),
+                    latency_ms_p90=network.latency_ms_p90 / float(slow[chunk]),
+                )
+            )
+        rows = tuple(self._row(o, i, count[o]) for o, i in index.items())
+        return LatencyTable(rows, (*self.known.networks, *networks))
+
+    def _off_speed(self) -> list[bool]:
+        """Of each network to learn from that came after the first chunk: whether the machine's speed was another."""
+        off = np.abs(np.log(self.slowness())) > np.log(TOLERANCE)
+        return [bool(off[chunk]) and network.role == "fit" and chunk > 0 for network, _, chunk in self.networks]
 
     def _add(self, row: np.ndarray, role: Role, timing: Timing) -> None:
         operators = self.space.workload_of_row(row).operators
-        for operator in operators:
-            self.index.setdefault(operator, len(self.index))
-        self.count.update(set(operators))
         candidate = self.space.decode(row)
         network = NetworkRow(
             digest=candidate.digest,
             space=self.space.key,
             candidate=candidate.to_json(),
             role=role,
-            operators=tuple(self.index[o] for o in operators),
+            operators=(),
             latency_ms_p50=timing.p50_ms,
             latency_ms_p90=timing.p90_ms,
             spread=timing.spread,
             runs=timing.runs,
         )
-        self.networks.append((network, len(self.anchors_ms)))
+        self.networks.append((network, operators, len(self.anchors_ms)))
 
-    def _row(self, operator: Operator, index: int) -> OperatorRow:
+    def _row(self, operator: Operator, index: int, count: int) -> OperatorRow:
         known = self.known.operators[index] if index < len(self.known.operators) else OperatorRow(operator)
         times: Sequence[float] = self.times.get(operator, ())
         return OperatorRow(
@@ -279,6 +302,6 @@ class _Bench:
             kernels=self.kernels.get(operator, known.kernels),
             latency_ms_p50=median(times) if times else known.latency_ms_p50,
             latency_ms_std=pstdev(times) if times else known.latency_ms_std,
-            count=self.count[operator],
+            count=count,
             energy_mj=known.energy_mj,
         )
