@@ -230,9 +230,7 @@ class _Graph:
         return label
 
     def typed(self, name: str, step: str, kind: int, array: NDArray[Any]) -> str:
-        label = f"{name}/{step}"
-        self.initializers.append(helper.make_tensor(label, kind, array.shape, array.astype(np.int32).ravel().tolist()))
-        return label
+        return self.constant(name, step, array.astype(helper.tensor_dtype_to_np_dtype(kind)))
 
 
 def _folded(unit: ConvUnit) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

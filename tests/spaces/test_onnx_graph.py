@@ -194,6 +194,18 @@ def test_4_bit_weights_are_int4_in_the_file_and_half_the_bytes(tmp_path: Path) -
     assert sizes[8] - sizes[4] > 0.9 * saved_in_theory, "the file really is smaller"
 
 
+@pytest.mark.parametrize("bits", [4, 8, 32])
+def test_a_weight_takes_its_bits_in_the_file_and_no_more(bits: int) -> None:
+    network = built(space_of((3, 32, 32)), in_precision(space_of((3, 32, 32)), bits, 8))
+    for weights_8bit in ("int8", "uint8"):
+        model = to_onnx(network, weights_8bit=weights_8bit)
+        stored = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+        assert stored == pytest.approx(weight_bytes(model), rel=0.05)
+        assert sum(tensor.ByteSize() for tensor in model.graph.initializer) < stored + 100 * len(
+            model.graph.initializer
+        )
+
+
 @pytest.mark.parametrize(("bits", "level"), [(4, 7), (7, 63), (8, 127)])
 def test_integers_in_the_file_are_the_modules_levels(bits: int, level: int) -> None:
     space = space_of((1, 8, 8))
