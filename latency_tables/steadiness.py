@@ -92,7 +92,7 @@ class Steadiness:
         return min(seen, self._known_ms or np.inf)
 
     def settle(self, speed_ms: float) -> None:
-        """Takes a slower speed for the usual one from now on: the machine keeps it."""
+        """Takes a speed that the machine keeps for its usual one from now on."""
         self._settled_ms = speed_ms
 
     def steady(self, probe_ms: float) -> bool:

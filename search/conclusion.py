@@ -61,8 +61,9 @@ def measure_finals(run: Run, finals: list[Final]) -> tuple[list[Timing], float] 
         return None
     runtime = run.device.make_runtime()
     networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
-    candidates = [f.candidate for f in finals] + [run.space.decode(row) for row in anchors(run.space)]
-    items = [runtime.prepare(n) for n in networks] + [prepare(run.space, row, runtime) for row in anchors(run.space)]
+    known = anchors(run.space)
+    candidates = [f.candidate for f in finals] + [run.space.decode(row) for row in known]
+    items = [runtime.prepare(n) for n in networks] + [prepare(run.space, row, runtime) for row in known]
     timings = measure(
         [item.run for item in items],
         FINAL_PROTOCOL,

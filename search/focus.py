@@ -8,7 +8,6 @@ candidates themselves stays a prediction.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -28,8 +27,6 @@ from hwnas.spaces.variation import mutate
 
 PARENTS = 12
 """Candidates whose neighbours are measured at a time."""
-ROUNDS = 2
-"""Before the search the measurements are split: what looks promising after the first of them is somewhere else."""
 
 
 def neighbours(space: Space, parents: Rows, tried: Rows, rng: np.random.Generator, n: int) -> Rows:
@@ -52,20 +49,24 @@ def can_focus(run: Run, device: Device) -> bool:
 def measured_rows(space: Space, device: Device) -> Rows:
     """The networks of a space that were measured on a device. Shape (n, decisions)."""
     own = [n for n in device.table.networks if n.space == space.key]
-    rows = [space.encode(Candidate(json.loads(n.candidate))) for n in own]
+    rows = [space.encode(Candidate.from_json(n.candidate)) for n in own]
     return np.array(rows, dtype=np.int16).reshape(-1, len(space.decisions))
 
 
 def focus_before(run: Run, device: Device, observer: Observer) -> Device:
-    """The device with neighbours of the most `promising` candidates measured."""
+    """The device with neighbours of the most `promising` candidates measured.
+
+    In two rounds: what looks promising after the first is somewhere else.
+    """
     rng = np.random.default_rng([run.config.search.seed, 1])
     steadiness = device.steadiness()
-    for part in np.array_split(np.arange(run.config.device.focus_networks), ROUNDS):
+    wanted = run.config.device.focus_networks
+    for n in (wanted - wanted // 2, wanted // 2):
         observer.progress("looking for promising networks", 1.0)
         objective = run.objective_with(CostModel(run.space, device))
         parents = promising(run.space, objective, rng, PARENTS)
         tried = np.concatenate([parents, measured_rows(run.space, device)])
-        rows = neighbours(run.space, parents, tried, rng, len(part))
+        rows = neighbours(run.space, parents, tried, rng, n)
         known, device = device, _measure(run.space, device, rows, "beside promising ones", steadiness, observer)
         if device is known:
             break
