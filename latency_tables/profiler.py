@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median, pstdev
 
 import numpy as np
@@ -33,10 +33,8 @@ ATTEMPTS = 3
 """Times a chunk is measured before a disturbed machine is refused."""
 ANCHORS = 6
 """Networks that are measured with every chunk to tell the machine's speed."""
-
-
 OVERTIME = 1.3
-"""Up to this share of the planned time is spent to have enough networks of one speed."""
+"""Up to so many times the planned time is spent to have enough networks of one speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,8 @@ class Plan:
     """How much to measure.
 
     Attributes:
-        seconds: Time to spend; longer where it is too little for ``min_networks``.
+        seconds: Time to spend; longer where it is too little for ``min_networks``, and up to `OVERTIME` times as long
+            where too few of them were measured at one speed of the machine.
         min_networks: Networks to learn from at least, unless the machine is so disturbed that chunks must be left out.
         checks: Uniformly drawn networks that predictors never learn from.
         profiled_runs: Inferences of each network whose operators are timed one by one with the runtime's profiler:
@@ -97,8 +96,8 @@ def profile_space(
     networks = sample_networks(space, rng, plan.max_networks - measured, speeds)
     for first in range(0, len(networks), CHUNK):
         elapsed = time.perf_counter() - start
-        late = elapsed > OVERTIME * plan.seconds
-        if elapsed > plan.seconds and measured - (0 if late else bench.off_speed()) >= plan.min_networks:
+        enough = measured if elapsed > OVERTIME * plan.seconds else measured - sum(bench.off_speed())
+        if elapsed > plan.seconds and enough >= plan.min_networks:
             break
         report(f"measuring networks ({measured} done)", min(1.0, elapsed / max(plan.seconds, 1e-9)))
         rows = networks[first : first + CHUNK]
@@ -109,7 +108,7 @@ def profile_space(
             if elapsed > 2 * plan.seconds:
                 raise
             # These networks are left out; others will do.
-    off = bench.off_speed()
+    off = sum(bench.off_speed())
     leave_out = measured - off >= plan.min_networks
     also = f", {off} of them {'left out: ' if leave_out else ''}at another speed of the machine" if off else ""
     report(f"measured {measured} networks{also}", 1.0)
@@ -192,6 +191,16 @@ def own_times(times: Mapping[str, OperatorTime], latency_ms: float) -> dict[str,
     return own
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A network, and the chunk that it was measured in."""
+
+    row: Rows
+    role: Role
+    timing: Timing
+    chunk: int
+
+
 class _Bench:
     """Measures chunk after chunk, each together with the anchors, and collects the rows of a table."""
 
@@ -205,7 +214,7 @@ class _Bench:
         self.anchors_ms: list[list[float]] = []
         self.kernels: dict[Operator, tuple[str, ...]] = {}
         self.times: dict[Operator, list[float]] = defaultdict(list)
-        self.networks: list[tuple[NetworkRow, Sequence[Operator], int]] = []
+        self.networks: list[_Measured] = []
 
     def measure(self, rows: Rows, role: Role) -> tuple[list[Timing], list[Executable]]:
         """Times the networks of the rows (n, decisions), interleaved."""
@@ -220,8 +229,8 @@ class _Bench:
                 if attempt + 1 == ATTEMPTS:
                     raise
         own, timings = timings[: len(self.anchors)], timings[len(self.anchors) :]
-        for row, timing in zip(rows, timings, strict=True):
-            self._add(row, role, timing)
+        chunk = len(self.anchors_ms)
+        self.networks += [_Measured(row, role, timing, chunk) for row, timing in zip(rows, timings, strict=True)]
         self.anchors_ms.append([t.p50_ms for t in own])
         return timings, executables
 
@@ -242,57 +251,47 @@ class _Bench:
         usual = [ms or float(np.median(measured[:, i])) for i, ms in enumerate(known)]
         return np.asarray(np.median(measured / usual, axis=1))
 
-    def off_speed(self) -> int:
-        """How many networks to learn from were measured at another speed of the machine than most of the table."""
-        return sum(self._off_speed())
+    def off_speed(self) -> list[bool]:
+        """Of each network: whether it can be left out because the machine ran at another speed than mostly.
+
+        The held-out networks stay, and those of the first chunk, whose operators were timed.
+        """
+        off = np.abs(np.log(self.slowness())) > np.log(TOLERANCE)
+        return [bool(off[n.chunk]) and n.role == "fit" and n.chunk > 0 for n in self.networks]
 
     def table(self, leave_out: bool = False) -> LatencyTable:
         """Everything measured, the machine's drift between chunks taken out.
 
         Args:
-            leave_out: Networks measured at another speed of the machine: not all slow down as the anchors do, and
-                those left out would come out up to 15 % too slow. The first chunk, whose operators were timed, stays.
+            leave_out: Whether to drop what was measured `off_speed`: not all networks slow down as the anchors do, and
+                these come out up to 15 % too slow.
         """
         index = {row.operator: i for i, row in enumerate(self.known.operators)}
         count = Counter({row.operator: row.count for row in self.known.operators})
         slow, networks = self.slowness(), []
-        for (network, operators, chunk), off in zip(self.networks, self._off_speed(), strict=True):
+        for measured, off in zip(self.networks, self.off_speed(), strict=True):
             if off and leave_out:
                 continue
-            for operator in operators:
-                index.setdefault(operator, len(index))
+            operators = self.space.workload_of_row(measured.row).operators
             count.update(set(operators))
-            networks.append(
-                replace(
-                    network,
-                    operators=tuple(index[o] for o in operators),
-                    latency_ms_p50=network.latency_ms_p50 / float(slow[chunk]),
-                    latency_ms_p90=network.latency_ms_p90 / float(slow[chunk]),
-                )
-            )
+            indexes = tuple(index.setdefault(o, len(index)) for o in operators)
+            networks.append(self._network(measured, indexes, float(slow[measured.chunk])))
         rows = tuple(self._row(o, i, count[o]) for o, i in index.items())
         return LatencyTable(rows, (*self.known.networks, *networks))
 
-    def _off_speed(self) -> list[bool]:
-        """Of each network to learn from that came after the first chunk: whether the machine's speed was another."""
-        off = np.abs(np.log(self.slowness())) > np.log(TOLERANCE)
-        return [bool(off[chunk]) and network.role == "fit" and chunk > 0 for network, _, chunk in self.networks]
-
-    def _add(self, row: np.ndarray, role: Role, timing: Timing) -> None:
-        operators = self.space.workload_of_row(row).operators
-        candidate = self.space.decode(row)
-        network = NetworkRow(
+    def _network(self, measured: _Measured, operators: tuple[int, ...], slowness: float) -> NetworkRow:
+        candidate = self.space.decode(measured.row)
+        return NetworkRow(
             digest=candidate.digest,
             space=self.space.key,
             candidate=candidate.to_json(),
-            role=role,
-            operators=(),
-            latency_ms_p50=timing.p50_ms,
-            latency_ms_p90=timing.p90_ms,
-            spread=timing.spread,
-            runs=timing.runs,
+            role=measured.role,
+            operators=operators,
+            latency_ms_p50=measured.timing.p50_ms / slowness,
+            latency_ms_p90=measured.timing.p90_ms / slowness,
+            spread=measured.timing.spread,
+            runs=measured.timing.runs,
         )
-        self.networks.append((network, operators, len(self.anchors_ms)))
 
     def _row(self, operator: Operator, index: int, count: int) -> OperatorRow:
         known = self.known.operators[index] if index < len(self.known.operators) else OperatorRow(operator)
