@@ -40,7 +40,7 @@ class Protocol:
         max_spread: Largest accepted spread (see `Timing.spread`).
         patience: An item gets at most this many times ``rounds`` bursts before it is refused.
         max_wait_s: Seconds to wait for the machine to run at its usual speed, in all calls with one `Steadiness`;
-            after them, the speed at which it ran most is taken.
+            after them, or after half of the patience, the speed at which it ran most is taken.
     """
 
     rounds: int = 5
@@ -109,10 +109,12 @@ def measure(
     steadiness = steadiness or Steadiness()
     log = _Log(len(items))
     pending = list(range(len(items)))
-    for turn in range(protocol.rounds * protocol.patience):
+    turns = protocol.rounds * protocol.patience
+    for turn in range(turns):
+        in_vain = steadiness.waited_s >= protocol.max_wait_s or turn >= turns // 2
         before = steadiness.probe()
         for i in pending:
-            if not steadiness.steady(before):
+            if not in_vain and not steadiness.steady(before):
                 before = steadiness.wait(protocol.max_wait_s)
             seconds = burst(items[i], protocol, clock)
             after = steadiness.probe()
@@ -121,7 +123,7 @@ def measure(
         if turn + 1 < protocol.rounds:
             continue
         pending = log.lacking(steadiness.usual_ms, protocol)
-        if pending and steadiness.waited_s >= protocol.max_wait_s:
+        if pending and in_vain:
             speed = log.common_speed(protocol.rounds)
             pending = log.lacking(speed, protocol)
             if not pending:

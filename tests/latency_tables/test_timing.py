@@ -170,6 +170,14 @@ def test_the_speed_taken_instead_becomes_the_usual_one_until_it_is_gone() -> Non
         assert steadiness.usual_ms == pytest.approx(0.1 * speed)
 
 
+def test_moments_of_a_better_speed_do_not_spoil_the_one_that_lasts() -> None:
+    """They end every wait at once, and no burst fits into one."""
+    machine = FakeMachine(lambda t: 0.75 if t % 0.1 < 0.01 else 1.0)
+    items = [machine.item(ms) for ms in PLANTED_MS]
+    timings = measure(items, Protocol(rounds=4), steadiness=machine.steadiness(0.075), clock=machine.clock)
+    assert [t.p50_ms for t in timings] == pytest.approx(PLANTED_MS)
+
+
 def test_speeds_that_change_within_bursts_are_refused() -> None:
     machine = FakeMachine(lambda t: 1.5 if t % 0.05 < 0.025 else 2.2)
     items = [machine.item(ms) for ms in PLANTED_MS]
