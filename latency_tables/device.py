@@ -64,7 +64,11 @@ class Verification(_Model):
 
 
 class Profile(_Model):
-    """The content of ``profile.yaml``. ``probe_ms``: see `hwnas.latency_tables.steadiness`."""
+    """The content of ``profile.yaml``.
+
+    ``probe_ms``: see `hwnas.latency_tables.steadiness`. ``off_speed``: how many networks were measured at another speed
+    of the machine than most when it was registered, and whether they were left out.
+    """
 
     format: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -76,8 +80,16 @@ class Profile(_Model):
     probe_ms: float
     registered: str
     registration_seconds: float
+    off_speed: int = 0
+    off_speed_left_out: bool = False
     precisions: tuple[Precision, ...] = ()
     verified: Verification | None = None
+
+    @property
+    def off_speed_in_words(self) -> str:
+        """What became of the networks that were measured at another speed of the machine."""
+        fate = "left out" if self.off_speed_left_out else "brought to its usual one as the anchors show"
+        return f"{self.off_speed} networks were measured at another speed of the machine: {fate}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,26 @@ OVERTIME = 1.3
 
 
 @dataclass(frozen=True, slots=True)
+class Profiled:
+    """What `profile_space` found.
+
+    Attributes:
+        table: Everything known, old and new.
+        precisions: What the device does with each precision.
+        probe_ms: The probe's time at the speed of the machine that the table is for; see
+            `hwnas.latency_tables.steadiness`.
+        off_speed: Networks measured at another speed of the machine.
+        left_out: Whether they were left out of the table, or brought to its speed as the anchors show.
+    """
+
+    table: LatencyTable
+    precisions: tuple[Precision, ...]
+    probe_ms: float
+    off_speed: int
+    left_out: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How much to measure.
 
@@ -69,13 +89,11 @@ def profile_space(
     known: LatencyTable | None = None,
     steadiness: Steadiness | None = None,
     progress: Progress | None = None,
-) -> tuple[LatencyTable, tuple[Precision, ...]]:
+) -> Profiled:
     """Measures networks of ``space`` until the plan's time is up, and adds them to what is ``known``.
 
-    First the reference network in every precision, operator by operator too, then the checks, then the rest.
-
-    Returns:
-        The table, and what the device does with each precision.
+    First the reference network in every precision, operator by operator too, then the checks, then the rest. Checks
+    that turn out to have been measured at another speed than most are measured again.
 
     Raises:
         NoisyMeasurementError: The machine is too busy for a figure to repeat.
@@ -108,11 +126,15 @@ def profile_space(
             if elapsed > 2 * plan.seconds:
                 raise
             # These networks are left out; others will do.
+    if bench.checks_off_speed():
+        report("measuring the held-out networks again", 1.0)
+        bench.repeat("check")
     off = sum(bench.off_speed())
     leave_out = measured - off >= plan.min_networks
     also = f", {off} of them {'left out: ' if leave_out else ''}at another speed of the machine" if off else ""
     report(f"measured {measured} networks{also}", 1.0)
-    return bench.table(leave_out), find_precisions(space, runtime, uniform, timings, times)
+    precisions = find_precisions(space, runtime, uniform, timings, times)
+    return Profiled(bench.table(leave_out), precisions, bench.usual_probe_ms(), off, leave_out and off > 0)
 
 
 def extend(
@@ -125,6 +147,8 @@ def extend(
     steadiness: Steadiness | None = None,
 ) -> LatencyTable:
     """Adds the networks of rows (n, decisions) to a table measured before, for predictors to learn from.
+
+    Where the machine runs at another speed now, the anchors bring what is measured to the table's.
 
     Raises:
         NoisyMeasurementError: The machine is too busy for a figure to repeat.
@@ -212,6 +236,7 @@ class _Bench:
         self.steadiness = steadiness
         self.anchors = [prepare(space, row, runtime) for row in anchors(space)]
         self.anchors_ms: list[list[float]] = []
+        self.probes_ms: list[float] = []
         self.kernels: dict[Operator, tuple[str, ...]] = {}
         self.times: dict[Operator, list[float]] = defaultdict(list)
         self.networks: list[_Measured] = []
@@ -232,31 +257,63 @@ class _Bench:
         chunk = len(self.anchors_ms)
         self.networks += [_Measured(row, role, timing, chunk) for row, timing in zip(rows, timings, strict=True)]
         self.anchors_ms.append([t.p50_ms for t in own])
+        self.probes_ms.append(self.steadiness.usual_ms)
         return timings, executables
 
+    def repeat(self, role: Role) -> None:
+        """Measures the networks of a role again; what was found before is kept where that fails."""
+        before = self.networks
+        self.networks = [n for n in before if n.role != role]
+        try:
+            self.measure(np.array([n.row for n in before if n.role == role]), role)
+        except NoisyMeasurementError:
+            self.networks = before
+
     def add_operators(self, row: np.ndarray, timing: Timing, times: Mapping[str, OperatorTime]) -> None:
-        """What each operator of a measured network took inside it."""
+        """What each operator of a network of the first chunk took inside it."""
         own = own_times(times, timing.p50_ms)
         for operator in self.space.workload_of_row(row).operators:
             self.times[operator].append(own.get(operator.name, 0.0))
             self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
 
+    def usual_chunks(self) -> NDArray[np.int64]:
+        """The chunks measured at the machine's usual speed: that of the most chunks, the fastest such."""
+        measured = np.array(self.anchors_ms)
+        ratios = np.median(measured[:, None] / measured, axis=2)  # of each chunk's speed to each other's
+        near = np.abs(np.log(ratios)) <= np.log(TOLERANCE)
+        slow = np.median(measured / np.median(measured, axis=0), axis=1)
+        centre = max(range(len(measured)), key=lambda i: (near[i].sum(), -slow[i]))
+        return np.flatnonzero(near[centre])
+
+    def usual_probe_ms(self) -> float:
+        """The probe's time in `usual_chunks`."""
+        return float(np.median([self.probes_ms[i] for i in self.usual_chunks()]))
+
     def slowness(self) -> NDArray[np.float64]:
         """How slow the machine was at each chunk, as the anchors show, shape (chunks,).
 
-        An anchor's usual time is what the known table says of it, or the median over the chunks.
+        An anchor's usual time is what the known table says of it, or the median over the `usual_chunks`.
         """
         measured = np.array(self.anchors_ms)
+        typical = np.median(measured[self.usual_chunks()], axis=0)
         known = anchors_usual_ms(self.space, self.known)
-        usual = [ms or float(np.median(measured[:, i])) for i, ms in enumerate(known)]
+        usual = [ms or float(typical[i]) for i, ms in enumerate(known)]
         return np.asarray(np.median(measured / usual, axis=1))
+
+    def _off(self) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(np.log(self.slowness())) > np.log(TOLERANCE))
+
+    def checks_off_speed(self) -> bool:
+        """Whether held-out networks were measured at another speed of the machine than most."""
+        off = self._off()
+        return any(bool(off[n.chunk]) for n in self.networks if n.role == "check")
 
     def off_speed(self) -> list[bool]:
         """Of each network: whether it can be left out because the machine ran at another speed than mostly.
 
         The held-out networks stay, and those of the first chunk, whose operators were timed.
         """
-        off = np.abs(np.log(self.slowness())) > np.log(TOLERANCE)
+        off = self._off()
         return [bool(off[n.chunk]) and n.role == "fit" and n.chunk > 0 for n in self.networks]
 
     def table(self, leave_out: bool = False) -> LatencyTable:
@@ -276,7 +333,7 @@ class _Bench:
             count.update(set(operators))
             indexes = tuple(index.setdefault(o, len(index)) for o in operators)
             networks.append(self._network(measured, indexes, float(slow[measured.chunk])))
-        rows = tuple(self._row(o, i, count[o]) for o, i in index.items())
+        rows = tuple(self._row(o, i, count[o], float(slow[0])) for o, i in index.items())
         return LatencyTable(rows, (*self.known.networks, *networks))
 
     def _network(self, measured: _Measured, operators: tuple[int, ...], slowness: float) -> NetworkRow:
@@ -293,9 +350,9 @@ class _Bench:
             runs=measured.timing.runs,
         )
 
-    def _row(self, operator: Operator, index: int, count: int) -> OperatorRow:
+    def _row(self, operator: Operator, index: int, count: int, slowness: float) -> OperatorRow:
         known = self.known.operators[index] if index < len(self.known.operators) else OperatorRow(operator)
-        times: Sequence[float] = self.times.get(operator, ())
+        times = [ms / slowness for ms in self.times.get(operator, ())]
         return OperatorRow(
             operator,
             kernels=self.kernels.get(operator, known.kernels),

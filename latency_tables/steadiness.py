@@ -84,7 +84,11 @@ class Steadiness:
 
     @property
     def usual_ms(self) -> float:
-        """The probe's time when undisturbed, as far as is known: that of the fastest tenth, of ten probes at most."""
+        """The probe's time at the usual speed.
+
+        Where none was settled on, that of the undisturbed machine as far as is known: of the fastest tenth, of ten
+        probes at most.
+        """
         if self._settled_ms is not None:
             return self._settled_ms
         count = min(FASTEST, -(-self._probes // 10))

@@ -39,8 +39,9 @@ class Protocol:
         warmup_runs: Runs before each burst that are not timed.
         max_spread: Largest accepted spread (see `Timing.spread`).
         patience: An item gets at most this many times ``rounds`` bursts before it is refused.
-        max_wait_s: Seconds to wait for the machine to run at its usual speed, in all calls with one `Steadiness`;
-            after them, or after half of the patience, the speed at which it ran most is taken.
+        max_wait_s: Seconds to wait for the machine to run at its usual speed, in all calls with one `Steadiness`; after
+            them, or where an item still lacks bursts after half of the patience, the speed at which it ran most is
+            taken. A better speed than the usual one, at which all items repeat, is taken at once.
     """
 
     rounds: int = 5
@@ -108,12 +109,12 @@ def measure(
     protocol = protocol or Protocol()
     steadiness = steadiness or Steadiness()
     log = _Log(len(items))
-    pending = list(range(len(items)))
+    everything = pending = list(range(len(items)))
     turns = protocol.rounds * protocol.patience
+    in_vain = False
     for turn in range(turns):
-        in_vain = steadiness.waited_s >= protocol.max_wait_s or turn >= turns // 2
         before = steadiness.probe()
-        for i in pending:
+        for i in everything if in_vain else pending:
             if not in_vain and not steadiness.steady(before):
                 before = steadiness.wait(protocol.max_wait_s)
             seconds = burst(items[i], protocol, clock)
@@ -122,12 +123,17 @@ def measure(
             before = after
         if turn + 1 < protocol.rounds:
             continue
-        pending = log.lacking(steadiness.usual_ms, protocol)
-        if pending and in_vain:
-            speed = log.common_speed(protocol.rounds)
-            pending = log.lacking(speed, protocol)
-            if not pending:
+        usual = steadiness.usual_ms
+        pending = log.lacking(usual, protocol)
+        half = turn + 1 >= turns // 2 and any(log.steady_count(i) < protocol.rounds for i in pending)
+        in_vain = half or steadiness.waited_s >= protocol.max_wait_s
+        if pending:
+            speed = log.common_speed(protocol)
+            if (in_vain or speed < usual) and not log.lacking(speed, protocol):
                 steadiness.settle(speed)
+                pending = []
+            else:
+                pending = log.lacking(speed if in_vain else usual, protocol)
         if not pending:
             return log.summarise()
     raise NoisyMeasurementError(_refusal(log, pending, protocol, names))
@@ -168,17 +174,26 @@ class _Log:
     def lacking(self, speed_ms: float, protocol: Protocol) -> list[int]:
         """The items to measure again where only bursts between two probes of one speed are kept."""
         self.kept = np.flatnonzero(self._at(speed_ms)).tolist()
-        return [i for i in range(self.items) if self._lacks(i, protocol)]
+        own: list[list[float]] = [[] for _ in range(self.items)]
+        for k in self.kept:
+            own[self.owner[k]].append(self.medians[k])
+        return [i for i, m in enumerate(own) if len(m) < protocol.rounds or _spread(m) > protocol.max_spread]
 
-    def common_speed(self, rounds: int) -> float:
-        """The speed, as a probe's time, at which the items lack the fewest bursts; the fastest such."""
+    def common_speed(self, protocol: Protocol) -> float:
+        """The speed, as a probe's time, at which items lack the fewest bursts.
+
+        Among several, that at which the fewest items do not repeat; among these, that of the most bursts.
+        """
         owner = np.array(self.owner)
+        speeds = np.unique(np.quantile(self.probes, np.linspace(0, 1, SPEEDS), method="lower"))
+        counts = [np.bincount(owner[self._at(speed)], minlength=self.items) for speed in speeds]
+        missing = [int(np.maximum(0, protocol.rounds - count).sum()) for count in counts]
+        best = [i for i, m in enumerate(missing) if m == min(missing)]
 
-        def lacking(speed_ms: float) -> int:
-            bursts = np.bincount(owner[self._at(speed_ms)], minlength=self.items)
-            return int(np.maximum(0, rounds - bursts).sum())
+        def rank(i: int) -> tuple[int, int]:
+            return len(self.lacking(speeds[i], protocol)), -int(counts[i].sum())
 
-        return float(min(np.quantile(self.probes, np.linspace(0, 1, SPEEDS)), key=lacking))
+        return float(speeds[min(best, key=rank)])
 
     def count(self, item: int) -> int:
         return self.owner.count(item)
@@ -192,9 +207,6 @@ class _Log:
     def _at(self, speed_ms: float) -> NDArray[np.bool_]:
         before, after = np.array(self.probes).T
         return same_speed(before, speed_ms) & same_speed(after, speed_ms)
-
-    def _lacks(self, item: int, protocol: Protocol) -> bool:
-        return self.steady_count(item) < protocol.rounds or self.spread(item) > protocol.max_spread
 
     def summarise(self) -> list[Timing]:
         owner = np.array([self.owner[k] for k in self.kept])

@@ -49,6 +49,7 @@ def register(
     plan: Plan | None = None,
     seed: int = 0,
     known: Device | None = None,
+    steadiness: Steadiness | None = None,
     progress: Progress | None = None,
 ) -> Device:
     """Measures this machine as a device for ``space``, and saves it under ``name``.
@@ -60,6 +61,7 @@ def register(
         plan: How much to measure.
         seed: Of the networks drawn.
         known: The device as registered so far, for other spaces; its measurements are kept.
+        steadiness: What is known of this machine's speed; that of ``known`` by default.
         progress: Called with what is being done.
 
     Raises:
@@ -78,8 +80,8 @@ def register(
     if progress:
         progress("checking integer kernels", 0.0)
     runtime.check_integer_kernels()
-    steadiness = known.steadiness() if known else Steadiness()
-    table, precisions = profile_space(
+    steadiness = steadiness or (known.steadiness() if known else Steadiness())
+    found = profile_space(
         space,
         runtime,
         np.random.default_rng(seed),
@@ -100,12 +102,14 @@ def register(
         runtime_settings=dict(runtime.settings()),
         facts=facts,
         protocol=asdict(plan.protocol),
-        probe_ms=round(steadiness.usual_ms, 6),
+        probe_ms=round(found.probe_ms, 6),
         registered=_now(),
         registration_seconds=0.0,
-        precisions=precisions,
+        precisions=found.precisions,
+        off_speed=found.off_speed,
+        off_speed_left_out=found.left_out,
     )
-    device = Device(profile, table)
+    device = Device(profile, found.table)
     verified = verification(check(device, space))
     seconds = round(time.perf_counter() - start, 1)
     device = replace(device, profile=profile.model_copy(update={"verified": verified, "registration_seconds": seconds}))

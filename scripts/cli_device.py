@@ -163,6 +163,8 @@ def _show(found: Any) -> None:
         f"{roles.count('fit')} networks to learn from and {roles.count('check')} held out, "
         f"{len(found.table.operators)} distinct operators, {profile.registered}, {profile.registration_seconds:.0f} s",
     )
+    if profile.off_speed:
+        facts.add_row("steadiness", profile.off_speed_in_words)
     facts.add_row("protocol", ", ".join(f"{k} {v}" for k, v in profile.protocol.items()))
     if profile.verified:
         v = profile.verified

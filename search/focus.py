@@ -2,8 +2,8 @@
 
 A search ends at the edge of what random networks cover: small, fast, and chosen because the prediction is low. Without
 measurements there it would pick what the model underestimates most. So neighbours of the candidates that look most
-promising are measured before the search, and neighbours of its best candidates after it. What is said of those
-candidates themselves stays a prediction.
+promising are measured before the search, and neighbours of its best candidates after it. What is said of the search's
+own candidates stays a prediction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import extend
-from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.predictors.cost import CostModel
 from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run
@@ -59,15 +58,14 @@ def focus_before(run: Run, device: Device, observer: Observer) -> Device:
     In two rounds: what looks promising after the first is somewhere else.
     """
     rng = np.random.default_rng([run.config.search.seed, 1])
-    steadiness = device.steadiness()
     wanted = run.config.device.focus_networks
-    for n in (wanted - wanted // 2, wanted // 2):
+    for n in filter(None, (wanted - wanted // 2, wanted // 2)):
         observer.progress("looking for promising networks", 1.0)
         objective = run.objective_with(CostModel(run.space, device))
         parents = promising(run.space, objective, rng, PARENTS)
         tried = np.concatenate([parents, measured_rows(run.space, device)])
         rows = neighbours(run.space, parents, tried, rng, n)
-        known, device = device, _measure(run.space, device, rows, "beside promising ones", steadiness, observer)
+        known, device = device, _measure(run, device, rows, "beside promising ones", observer)
         if device is known:
             break
     return device
@@ -79,18 +77,16 @@ def focus_after(run: Run, parents: Rows, observer: Observer) -> Device:
     trials = np.array([t.row for t in run.ledger.trials()])
     tried = np.concatenate([trials, measured_rows(run.space, run.device)])
     rows = neighbours(run.space, parents, tried, rng, run.config.device.focus_networks)
-    return _measure(run.space, run.device, rows, "beside the best candidates", run.steadiness, observer)
+    return _measure(run, run.device, rows, "beside the best candidates", observer)
 
 
-def _measure(
-    space: Space, device: Device, rows: Rows, where: str, steadiness: Steadiness, observer: Observer
-) -> Device:
+def _measure(run: Run, device: Device, rows: Rows, where: str, observer: Observer) -> Device:
     """The device with more networks measured, or as it was where there are none or the machine is too busy."""
     if not len(rows):
         return device
     observer.progress(f"measuring {len(rows)} networks {where}", 1.0)
     try:
-        table = extend(device.table, space, device.make_runtime(), rows, steadiness=steadiness)
+        table = extend(device.table, run.space, device.make_runtime(), rows, steadiness=run.steadiness)
     except NoisyMeasurementError as error:
         observer.note(f"no measurements {where}: {error}")
         return device

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hwnas.latency_tables.device import list_devices, load_device
+from hwnas.latency_tables.device import list_devices
 from hwnas.latency_tables.profiler import Plan
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, covers, register
@@ -79,7 +79,7 @@ def ensure_device(run: Run, observer: Observer) -> None:
     if (run.folder / "device" / "profile.yaml").exists():
         return
     name = run.config.device.name
-    known = None if name == "this-machine" and name not in list_devices() else load_device(name)
+    known = run.registered
     if known is not None and name not in list_devices() and not covers(known, run.space):
         raise UnavailableError(
             f"the device in {name} was not measured for this space; give the name of a registered device, or "
@@ -87,7 +87,9 @@ def ensure_device(run: Run, observer: Observer) -> None:
         )
     if known is None or not covers(known, run.space):
         plan = Plan(seconds=run.config.device.register_seconds)
-        known = register(name, run.space, plan=plan, known=known, progress=observer.progress)
+        known = register(name, run.space, plan=plan, known=known, steadiness=run.steadiness, progress=observer.progress)
+        if known.profile.off_speed:
+            observer.note(known.profile.off_speed_in_words)
     observer.note(f"{known.name}: {known.profile.facts.get('processor', '')}, {known.profile.facts.get('runtime', '')}")
     observer.note(f"latency of whole networks held out: {check(known, run.space).error}")
     objective = run.objective_with(CostModel(run.space, known))

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwnas.latency_tables.device import Device
+from hwnas.latency_tables.device import Device, list_devices, load_device
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.predictors.cost import CostModel
 from hwnas.search.config import SearchConfig, load_config
@@ -90,6 +90,12 @@ class Run:
         shape, classes = self.dataset.input_shape, self.dataset.num_classes
         return load_space(space.name, input_shape=shape, num_classes=classes, joint=space.joint)
 
+    @property
+    def registered(self) -> Device | None:
+        """The device that the config names, as registered; None where that is this machine and it never was."""
+        name = self.config.device.name
+        return None if name == "this-machine" and name not in list_devices() else load_device(name)
+
     @cached_property
     def device(self) -> Device:
         """The device as the run knows it: as registered, and what the run measured itself."""
@@ -98,7 +104,8 @@ class Run:
     @cached_property
     def steadiness(self) -> Steadiness:
         """What is known of this machine's speed; all measurements since the run was opened share it."""
-        return self.device.steadiness()
+        known = self.device if (self.folder / "device" / "profile.yaml").exists() else self.registered
+        return known.steadiness() if known else Steadiness()
 
     def replace_device(self, device: Device) -> None:
         """Puts a device that knows more into the folder; costs and objective follow it from now on."""

@@ -14,9 +14,9 @@ from hwnas.latency_tables.device import Precision
 from hwnas.latency_tables.plan import precision_pairs, uniform_precision
 from hwnas.latency_tables.profiler import Plan, anchors, extend, own_times, prepare, profile_space, slowness
 from hwnas.latency_tables.runtimes import OperatorTime
-from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
+from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.latency_tables.steadiness import Steadiness
-from hwnas.latency_tables.table import LatencyTable
+from hwnas.latency_tables.table import LatencyTable, Role
 from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.errors import NoisyMeasurementError
@@ -41,11 +41,11 @@ Registered = tuple[LatencyTable, tuple[Precision, ...], list[tuple[str, float]]]
 @pytest.fixture(scope="module")
 def registered(space: Space) -> Registered:
     said: list[tuple[str, float]] = []
-    table, precisions = profile_space(
+    found = profile_space(
         space, OnnxRuntime(), np.random.default_rng(0), PLAN, steadiness=always_steady(),
         progress=lambda text, share: said.append((text, share)),
     )  # fmt: skip
-    return table, precisions, said
+    return found.table, found.precisions, said
 
 
 def test_as_many_networks_as_planned(space: Space, registered: Registered) -> None:
@@ -116,9 +116,8 @@ def test_what_is_known_stays_and_more_is_added(registered: Registered) -> None:
     table, _, _ = registered
     other = load_space("mbconv", input_shape=(1, 8, 8), num_classes=7, joint=())
     plan = Plan(seconds=0, checks=2, min_networks=0, max_networks=2, profiled_runs=2, protocol=LENIENT)
-    both, precisions = profile_space(
-        other, OnnxRuntime(), np.random.default_rng(1), plan, known=table, steadiness=always_steady()
-    )
+    found = profile_space(other, OnnxRuntime(), np.random.default_rng(1), plan, known=table, steadiness=always_steady())
+    both, precisions = found.table, found.precisions
     assert both.networks[:28] == table.networks
     assert [n.role for n in both.networks[28:]] == ["fit", "check", "check"], "no time left for more than these"
     assert [r.operator for r in both.operators[: len(table.operators)]] == [r.operator for r in table.operators]
@@ -160,14 +159,45 @@ SLOW = [1.0, 1.0, 1.9, 1.0, 1.0, 1.4]
 """How slow the machine is in each chunk; 5 networks are in the slow ones."""
 
 
+class Planted:
+    """Profiles where networks take 7, 8, 9 … ms times how slow the machine is in their chunk."""
+
+    def __init__(self, space: Space, patch: pytest.MonkeyPatch, slowness: list[float], least: int) -> None:
+        slow = iter(slowness)
+        self.counts: list[int] = []
+        self.said: list[str] = []
+        self.steadiness = always_steady()
+
+        def planted(items: list[object], *_: object, **__: object) -> list[Timing]:
+            self.counts.append(len(items) - 6)
+            factor = next(slow)
+            self.steadiness.settle(0.1 * factor)
+            return [Timing(factor * (i + 1), factor * (i + 1), 0.0, 1) for i in range(len(items))]
+
+        patch.setattr(profiler_module, "measure", planted)
+        patch.setattr(profiler_module, "CHUNK", 3)
+        plan = Plan(seconds=60, checks=4, min_networks=least, max_networks=23, profiled_runs=1, protocol=LENIENT)
+        self.found = profile_space(
+            space, OnnxRuntime(), np.random.default_rng(0), plan, steadiness=self.steadiness,
+            progress=lambda text, _: self.said.append(text),
+        )  # fmt: skip
+
+    def learnt(self, role: Role = "fit") -> list[float]:
+        return [n.latency_ms_p50 for n in self.found.table.with_role(role)]
+
+
 @pytest.mark.parametrize(
     ("slowness", "least", "learnt", "said_last"),
     [
         ([1.0] * 6, 23, [12, 3, 3, 3, 2], "measured 23 networks"),
         (SLOW, 18, [12, 3, 3], "measured 23 networks, 5 of them left out: at another speed of the machine"),
         (SLOW, 19, [12, 3, 3, 3, 2], "measured 23 networks, 5 of them at another speed of the machine"),
+        (
+            [1.0, 1.0, 1.0, 1.9, 1.9, 1.9], 15, [12, 3],
+            "measured 23 networks, 8 of them left out: at another speed of the machine",
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_was_measured_at_another_speed_is_left_out_or_where_it_is_needed_brought_to_the_usual_one(
     space: Space,
     monkeypatch: pytest.MonkeyPatch,
@@ -176,29 +206,40 @@ def test_what_was_measured_at_another_speed_is_left_out_or_where_it_is_needed_br
     learnt: list[int],
     said_last: str,
 ) -> None:
-    slow = iter(slowness)
-    counts: list[int] = []
-
-    def planted(items: list[object], *_: object, **__: object) -> list[Timing]:
-        counts.append(len(items) - 6)
-        factor = next(slow)
-        return [Timing(factor * (i + 1), factor * (i + 1), 0.0, 1) for i in range(len(items))]
-
-    monkeypatch.setattr(profiler_module, "measure", planted)
-    monkeypatch.setattr(profiler_module, "CHUNK", 3)
-    said: list[str] = []
-    plan = Plan(seconds=60, checks=4, min_networks=least, max_networks=23, profiled_runs=1, protocol=LENIENT)
-    table, _ = profile_space(
-        space, OnnxRuntime(), np.random.default_rng(0), plan, steadiness=always_steady(),
-        progress=lambda text, _: said.append(text),
-    )  # fmt: skip
-    assert counts == [12, 4, 3, 3, 3, 2]
-    expected = [7 + i for n in learnt for i in range(n)]
-    assert [n.latency_ms_p50 for n in table.with_role("fit")] == pytest.approx(expected)
-    assert len(table.with_role("check")) == 4
-    assert said[-1] == said_last
+    planted = Planted(space, monkeypatch, slowness, least)
+    assert planted.counts == [12, 4, 3, 3, 3, 2]
+    assert planted.learnt() == pytest.approx([7 + i for n in learnt for i in range(n)])
+    assert planted.learnt("check") == pytest.approx([7, 8, 9, 10])
+    assert planted.said[-1] == said_last
+    assert planted.found.off_speed == sum(n for n, s in zip([3, 3, 3, 2], slowness[2:], strict=True) if s > 1)
+    assert planted.found.left_out == ("left out" in said_last)
+    assert planted.found.probe_ms == pytest.approx(0.1), "what the table is for, wherever the machine ended"
+    table = planted.found.table
     used = {o for network in table.networks for o in table.operators_of(network)}
     assert {row.operator for row in table.operators} == used
+
+
+@pytest.mark.parametrize("again", [1.0, 1.9])
+def test_held_out_networks_measured_at_another_speed_are_measured_again_and_never_left_out(
+    space: Space, monkeypatch: pytest.MonkeyPatch, again: float
+) -> None:
+    planted = Planted(space, monkeypatch, [1.0, 1.9, 1.0, 1.0, 1.0, 1.0, again], 23)
+    assert planted.counts == [12, 4, 3, 3, 3, 2, 4]
+    assert planted.learnt("check") == pytest.approx([7, 8, 9, 10])
+    assert planted.found.off_speed == 0
+    assert "measuring the held-out networks again" in planted.said
+
+
+def test_the_first_networks_are_never_left_out_and_their_operators_are_brought_to_the_usual_speed(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = OperatorTime(1.9, 1, ("Conv",))
+    monkeypatch.setattr(OnnxExecutable, "operator_times", lambda *_: {"head": head})
+    planted = Planted(space, monkeypatch, [1.9, 1.0, 1.0, 1.0, 1.0, 1.0], 11)
+    assert planted.learnt() == pytest.approx([*range(7, 19), 7, 8, 9, 7, 8, 9, 7, 8, 9, 7, 8])
+    heads = [r.latency_ms_p50 for r in planted.found.table.operators if r.latency_ms_p50]
+    assert heads == pytest.approx([1.0] * len(heads))
+    assert heads
 
 
 def test_a_space_of_few_precisions_has_few_anchors() -> None:
@@ -209,8 +250,8 @@ def test_a_space_of_few_precisions_has_few_anchors() -> None:
 def test_there_are_never_fewer_networks_than_the_least() -> None:
     space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=())
     plan = Plan(seconds=0, checks=2, min_networks=4, max_networks=4, profiled_runs=1, protocol=LENIENT)
-    table, _ = profile_space(space, OnnxRuntime(), np.random.default_rng(0), plan, steadiness=always_steady())
-    assert len(table.with_role("fit")) == 4
+    found = profile_space(space, OnnxRuntime(), np.random.default_rng(0), plan, steadiness=always_steady())
+    assert len(found.table.with_role("fit")) == 4
 
 
 def test_a_machine_that_cannot_repeat_is_refused(space: Space) -> None:

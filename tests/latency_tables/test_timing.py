@@ -178,6 +178,30 @@ def test_moments_of_a_better_speed_do_not_spoil_the_one_that_lasts() -> None:
     assert [t.p50_ms for t in timings] == pytest.approx(PLANTED_MS)
 
 
+def test_a_speed_at_which_an_item_does_not_repeat_is_not_taken() -> None:
+    machine = FakeMachine(lambda t: 1.5 if t % 0.4 < 0.2 else 2.2)
+    calls = iter(range(10**6))
+
+    def restless() -> None:
+        machine.work(1.0 if machine.slowness(machine.now) > 2 else 1.0 + next(calls) // 20 % 3)
+
+    items = [machine.item(1.0), restless]
+    protocol = Protocol(rounds=4, max_wait_s=0.0, warmup_runs=0)
+    timings = measure(items, protocol, steadiness=machine.steadiness(0.1), clock=machine.clock)
+    assert [t.p50_ms for t in timings] == pytest.approx([2.2, 2.2])
+
+
+def test_a_better_speed_than_the_one_settled_on_is_taken_at_once() -> None:
+    machine = FakeMachine()
+    steadiness = machine.steadiness(0.1)
+    steadiness.settle(0.15)
+    protocol = Protocol(rounds=4)
+    timings = measure([machine.item(1.0)], protocol, steadiness=steadiness, clock=machine.clock)
+    assert timings[0].p50_ms == pytest.approx(1.0)
+    assert machine.now < 5 * protocol.burst_s * 1.5
+    assert steadiness.usual_ms == pytest.approx(0.1)
+
+
 def test_speeds_that_change_within_bursts_are_refused() -> None:
     machine = FakeMachine(lambda t: 1.5 if t % 0.05 < 0.025 else 2.2)
     items = [machine.item(ms) for ms in PLANTED_MS]
