@@ -63,6 +63,27 @@ class Verification(_Model):
     when: str
 
 
+class PowerMeter(_Model):
+    """How a device's energy was measured.
+
+    Attributes:
+        name: Of `hwnas.latency_tables.energy.meters`, or ``log`` for a meter whose log was read afterwards.
+        what: What it measures.
+        idle_watts: Power when nothing runs, which was subtracted; None as long as the log is missing.
+        clock_offset_s: How far the log's clock is ahead of the device's.
+        windows, window_s: Of each network, and how long each is at least.
+        verified: Error of the energy model on networks that it never saw.
+    """
+
+    name: str
+    what: str
+    windows: int
+    window_s: float
+    idle_watts: float | None = None
+    clock_offset_s: float | None = None
+    verified: Verification | None = None
+
+
 class Profile(_Model):
     """The content of ``profile.yaml``.
 
@@ -84,6 +105,7 @@ class Profile(_Model):
     off_speed_left_out: bool = False
     precisions: tuple[Precision, ...] = ()
     verified: Verification | None = None
+    power_meter: PowerMeter | None = None
 
     @property
     def off_speed_in_words(self) -> str:
@@ -107,6 +129,12 @@ class Device:
     def make_runtime(self) -> Runtime:
         """The runtime that the device was measured with; raises `UnavailableError` where it is not installed."""
         return make_runtime(self.profile.runtime, self.profile.runtime_settings)
+
+    def runs_on(self, runtime: Runtime) -> bool:
+        """Whether a runtime is the one that the device was measured with, in everything that the user chooses."""
+        own, other = self.profile.runtime_settings, runtime.settings()
+        chosen = [name for name in other if name != "weights_8bit"]
+        return self.profile.runtime == runtime.name and all(own.get(name) == other[name] for name in chosen)
 
     def steadiness(self) -> Steadiness:
         """Knows how fast the machine was when it was registered."""

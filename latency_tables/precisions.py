@@ -50,16 +50,18 @@ def find_precisions(
 def classify(weight_bits: int, act_bits: int, layers: list[OperatorTime], runtime: Runtime) -> Execution:
     """How layers of a precision ran.
 
-    Native is an integer kernel alone (changes of layout aside) whose weights are as wide as in the file; the same
-    kernel with narrower weights in the file is storage only; a float kernel, or extra steps around an integer one, is
-    emulated.
+    Native is an integer kernel alone (changes of layout aside) whose weights are as wide as in the file. The same
+    kernel with narrower weights in the file is storage only, and so is a float kernel alone whose weights were widened
+    once. Extra steps at every inference are emulation.
     """
     if weight_bits == act_bits == FLOAT:
         return "native"
     classes = [{runtime.kernel_class(k) for k in t.kernels} - {"layout"} for t in layers]
-    if not classes or any(c != {"integer"} for c in classes):
-        return "emulated"
-    return "native" if stored_bits(weight_bits) == 8 else "stored only"
+    if classes and all(c == {"integer"} for c in classes):
+        return "native" if stored_bits(weight_bits) == 8 else "stored only"
+    if classes and act_bits == FLOAT and all(c == {"float"} for c in classes):
+        return "stored only"
+    return "emulated"
 
 
 def executes(operator: Operator, precisions: tuple[Precision, ...]) -> Execution:

@@ -272,8 +272,10 @@ class _Bench:
     def add_operators(self, row: np.ndarray, timing: Timing, times: Mapping[str, OperatorTime]) -> None:
         """What each operator of a network of the first chunk took inside it."""
         own = own_times(times, timing.p50_ms)
+        timed = any(t.nodes for t in times.values())
         for operator in self.space.workload_of_row(row).operators:
-            self.times[operator].append(own.get(operator.name, 0.0))
+            if timed:
+                self.times[operator].append(own.get(operator.name, 0.0))
             self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
 
     def usual_chunks(self) -> NDArray[np.int64]:

@@ -56,6 +56,7 @@ NETWORKS_SCHEMA = pa.schema(
         ("spread", pa.float64()),
         ("runs", pa.int32()),
         ("energy_mj", pa.float64()),
+        ("energy_spread", pa.float64()),
     ]
 )
 
@@ -64,6 +65,7 @@ _MAY_LACK = {
     ("table.parquet", "latency_ms_std"),
     ("table.parquet", "energy_mj"),
     ("networks.parquet", "energy_mj"),
+    ("networks.parquet", "energy_spread"),
 }
 _WORDS = {"kind": get_args(Kind), "activation": get_args(Activation), "role": get_args(Role)}
 
@@ -99,7 +101,8 @@ class NetworkRow:
         role: Whether a predictor may learn from it (``fit``) or is checked on it (``check``).
         operators: Indexes of its operators in the operator table, in order.
         latency_ms_p50, latency_ms_p90, spread, runs: See `hwnas.latency_tables.timing.Timing`.
-        energy_mj: Energy per inference, or None without a meter.
+        energy_mj, energy_spread: Energy per inference above idle, and how far its windows disagree (see
+            `hwnas.latency_tables.energy.windows.Energy`); None without a meter.
     """
 
     digest: str
@@ -112,6 +115,7 @@ class NetworkRow:
     spread: float
     runs: int
     energy_mj: float | None = None
+    energy_spread: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.latency_tables.device import Device
-from hwnas.predictors.latency import LatencyModel
+from hwnas.predictors.learnt import energy_model, latency_model
 from hwnas.predictors.lowering import SlotLowering, lower_space
+from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.slot import Slot
 from hwnas.spaces.space import Rows, Space
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Costs = dict[str, NDArray[np.float64]]
-SUMMED = ("latency_ms", "weight_bytes", "macs", "params")
+COUNTED = ("weight_bytes", "macs", "params")
 CHUNK = 16384
 
 
@@ -30,7 +31,7 @@ class _SlotTable:
 
     Attributes:
         columns, strides: Of the decisions read: the flat index of a row is ``rows[:, columns] @ strides``.
-        sums: Shape (combinations, len(SUMMED)).
+        sums: Shape (combinations, costs), in the order of `CostModel.summed`.
         peak: Largest activation bytes while the slot runs, shape (combinations,).
         active: For each condition, its column and which options satisfy it.
     """
@@ -47,7 +48,12 @@ class CostModel:
 
     Args:
         space: The space.
-        device: A registered device; its measured whole networks are what latency is learnt from.
+        device: A registered device; its measured whole networks are what latency and energy are learnt from.
+
+    Attributes:
+        latency: Milliseconds of operators and networks.
+        energy: Millijoules of them, or None where the device has no power meter.
+        summed: Names of the costs that are sums over operators.
 
     Raises:
         UnavailableError: The device has not measured such operators.
@@ -56,10 +62,10 @@ class CostModel:
     def __init__(self, space: Space, device: Device) -> None:
         self.space = space
         self.device = device
-        networks = device.table.with_role("fit")
-        self.latency = LatencyModel.fit(
-            [device.table.operators_of(n) for n in networks], [n.latency_ms_p50 for n in networks]
-        )
+        self.latency = latency_model(device)
+        self.energy = energy_model(device)
+        self._learnt = {"latency_ms": self.latency} | ({"energy_mj": self.energy} if self.energy else {})
+        self.summed = (*self._learnt, *COUNTED)
         self._tables = self._compile()
 
     def __call__(self, rows: Rows) -> Costs:
@@ -67,37 +73,49 @@ class CostModel:
 
         Returns:
             Arrays of shape (n,): ``latency_ms``, ``latency_ms_std``, ``weight_bytes``, ``peak_memory_bytes``, ``macs``,
-            ``params``.
+            ``params``, and where the device's energy is known ``energy_mj`` and ``energy_mj_std``.
         """
         rows = np.atleast_2d(rows)
-        sums = np.empty((len(rows), len(SUMMED)))
+        sums = np.empty((len(rows), len(self.summed)))
         peak = np.empty(len(rows))
         for start in range(0, len(rows), CHUNK):
             part = slice(start, start + CHUNK)
             sums[part], peak[part] = self._gather(np.ascontiguousarray(rows[part].T, dtype=np.int32))
-        costs: Costs = {name: sums[:, i].copy() for i, name in enumerate(SUMMED)}
-        costs["latency_ms"] += self.latency.per_network_ms
-        costs["latency_ms_std"] = costs["latency_ms"] * self.latency.relative_std
+        costs: Costs = {name: sums[:, i].copy() for i, name in enumerate(self.summed)}
+        for name, model in self._learnt.items():
+            costs[name] += model.per_network
+            costs[f"{name}_std"] = costs[name] * model.relative_std
         costs["peak_memory_bytes"] = peak
         return costs
+
+    def require(self, cost: str) -> None:
+        """Raises `UnavailableError` with the reason where the device does not know a cost."""
+        if cost == "energy_mj" and self.energy is None:
+            raise UnavailableError(
+                f"nothing is known of energy on {self.device.name}: no power meter was read when it was measured; run "
+                f"'hwnas device energy {self.device.name} --meter …' on the device, or choose another cost"
+            )
 
     def of(self, candidate: Mapping[str, object]) -> dict[str, float]:
         """Costs of one candidate."""
         row = self.space.encode(candidate)  # type: ignore[arg-type]
         return {name: float(values[0]) for name, values in self(row[None]).items()}
 
-    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
-        """Expected latency in milliseconds when every decision is drawn independently; differentiable.
+    def expected(self, probabilities: Sequence[Tensor], cost: str = "latency_ms") -> Tensor:
+        """Expected cost when every decision is drawn independently; differentiable.
 
         Args:
             probabilities: One tensor per decision, shape (options,), each summing to one.
+            cost: One of `summed`.
         """
         import torch
 
-        total = torch.as_tensor(self.latency.per_network_ms, dtype=probabilities[0].dtype)
+        position = self.summed.index(cost)
+        base = self._learnt[cost].per_network if cost in self._learnt else 0.0
+        total = torch.as_tensor(base, dtype=probabilities[0].dtype)
         for table in self._tables:
             sizes = [int(self.space.sizes[c]) for c in table.columns]
-            value = torch.as_tensor(table.sums[:, 0], dtype=total.dtype).reshape(sizes)
+            value = torch.as_tensor(table.sums[:, position], dtype=total.dtype).reshape(sizes)
             for column in table.columns:
                 value = torch.tensordot(probabilities[column], value, dims=([0], [0]))
             for column, allowed in table.active:
@@ -106,9 +124,9 @@ class CostModel:
         return total
 
     def _gather(self, columns: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Sums (n, len(SUMMED)) and peaks (n,) from the transposed rows, shape (decisions, n)."""
+        """Sums (n, costs) and peaks (n,) from the transposed rows, shape (decisions, n)."""
         n = columns.shape[1]
-        sums = np.zeros((n, len(SUMMED)))
+        sums = np.zeros((n, len(self.summed)))
         peak = np.zeros(n)
         for table in self._tables:
             index = np.zeros(n, dtype=np.int32)
@@ -127,10 +145,10 @@ class CostModel:
 
     def _compile(self) -> list[_SlotTable]:
         lowering = lower_space(self.space)
-        latency_ms = self.latency.operator_ms(lowering.operators)
-        return [self._table(slot, own, latency_ms) for slot, own in zip(self.space.slots, lowering.slots, strict=True)]
+        learnt = [model.of_operators(lowering.operators) for model in self._learnt.values()]
+        return [self._table(slot, own, learnt) for slot, own in zip(self.space.slots, lowering.slots, strict=True)]
 
-    def _table(self, slot: Slot, own: SlotLowering, latency_ms: NDArray[np.float64]) -> _SlotTable:
+    def _table(self, slot: Slot, own: SlotLowering, learnt: list[NDArray[np.float64]]) -> _SlotTable:
         columns = [self.space.column(name) for name in slot.reads]
         sizes = [int(self.space.sizes[c]) for c in columns]
         strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
@@ -139,6 +157,8 @@ class CostModel:
             (column, np.array([o in values for o in self.space.decisions[column].options]))
             for column, values in conditions
         )
-        latency = np.bincount(own.owner, weights=latency_ms[own.operator], minlength=len(own.peak))
-        sums = np.column_stack([latency, own.weight_bytes, own.macs, own.params])
+        sums = np.column_stack(
+            [np.bincount(own.owner, weights=cost[own.operator], minlength=len(own.peak)) for cost in learnt]
+            + [own.weight_bytes, own.macs, own.params]
+        )
         return _SlotTable(columns, np.array(strides, dtype=np.int32), sums, own.peak, active)

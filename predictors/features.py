@@ -42,8 +42,11 @@ def family(operator: Operator) -> Family:
     return role(operator), arithmetic, "8-bit weights" if wide else "integer weights"
 
 
-def terms(operator: Operator) -> Iterator[tuple[Term, float]]:
-    """The operator's terms and their amounts, all non-negative, in units that bring a term near a microsecond."""
+def latency_terms(operator: Operator) -> Iterator[tuple[Term, float]]:
+    """The operator's terms and their amounts, all non-negative, in units that bring a term near a microsecond.
+
+    The first is its family's cost per call.
+    """
     o = operator
     own = family(o)
     moved_in = o.in_channels * o.in_size[0] * o.in_size[1] / 1e3
@@ -89,3 +92,18 @@ def _convolution(own: Family, o: Operator) -> Iterator[tuple[Term, float]]:
             if channels % CHANNEL_BLOCK:
                 yield (*own, f"odd {side} call"), 1.0
                 yield (*own, f"odd {side} macs"), macs
+
+
+def energy_terms(operator: Operator) -> Iterator[tuple[Term, float]]:
+    """Terms for energy: few, because a power meter needs a second for a network.
+
+    MACs are ECC's products of the widths of neighbouring layers (Yang et al., CVPR 2019, equation 5) by role and
+    arithmetic; ECC has one coefficient per layer of one network, and here a role shares it over all positions. Calls
+    and bytes moved are added: they are what small operators spend energy on.
+    """
+    o = operator
+    own = role(o), "integer" if o.integer else "float"
+    yield (*own, "call"), 1.0
+    if o.weights:
+        yield (*own, "macs"), o.macs / 1e5
+    yield ("moved", own[1]), (o.in_bytes + o.out_bytes + o.weight_bytes) / 1e4

@@ -16,7 +16,7 @@ from hwnas.latency_tables.profiler import Plan, Progress, prepare, profile_space
 from hwnas.latency_tables.runtimes import Runtime, make_runtime
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.timing import measure
-from hwnas.predictors.latency import LatencyModel
+from hwnas.predictors.learnt import latency_model
 from hwnas.predictors.metrics import PredictionError, prediction_error
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import UnavailableError
@@ -90,17 +90,11 @@ def register(
         steadiness=steadiness,
         progress=progress,
     )
-    facts = machine_facts() | runtime.facts()
-    facts["8-bit weights"] = (
-        "int8: integer kernels are exact"
-        if runtime.settings().get("weights_8bit") == "int8"
-        else "uint8: this processor's uint8 × int8 kernels saturate, uint8 × uint8 is exact"
-    )
     profile = Profile(
         name=name,
         runtime=runtime.name,
         runtime_settings=dict(runtime.settings()),
-        facts=facts,
+        facts=machine_facts() | runtime.facts(),
         protocol=asdict(plan.protocol),
         probe_ms=round(found.probe_ms, 6),
         registered=_now(),
@@ -110,7 +104,7 @@ def register(
         off_speed_left_out=found.left_out,
     )
     device = Device(profile, found.table)
-    verified = verification(check(device, space))
+    verified = verification(check(device, space).error)
     seconds = round(time.perf_counter() - start, 1)
     device = replace(device, profile=profile.model_copy(update={"verified": verified, "registration_seconds": seconds}))
     device.save(folder)
@@ -126,15 +120,13 @@ def check(device: Device, space: Space) -> Check:
     held_out = [n for n in device.table.with_role("check") if n.space == space.key]
     if len(held_out) < 2:
         raise UnavailableError(f"device {device.name!r} has no held-out networks of space {space.name!r}")
-    fit = device.table.with_role("fit")
-    model = LatencyModel.fit([device.table.operators_of(n) for n in fit], [n.latency_ms_p50 for n in fit])
-    predicted = model.network_ms([device.table.operators_of(n) for n in held_out])
+    model = latency_model(device)
+    predicted = model.of_networks([device.table.operators_of(n) for n in held_out])
     return Check(predicted, np.array([n.latency_ms_p50 for n in held_out]))
 
 
-def verification(result: Check) -> Verification:
-    """The check's error as a profile stores it."""
-    error = result.error
+def verification(error: PredictionError) -> Verification:
+    """An error as a profile stores it."""
     return Verification(
         networks=error.count,
         mape=round(error.mape, 5),
@@ -156,13 +148,12 @@ def verify(device: Device, networks: int, seed: int) -> Iterator[tuple[Space, Pr
         measurement to prediction), which the error includes.
     """
     runtime = device.make_runtime()
-    fit = device.table.with_role("fit")
-    model = LatencyModel.fit([device.table.operators_of(n) for n in fit], [n.latency_ms_p50 for n in fit])
+    model = latency_model(device)
     for spec in dict.fromkeys(n.space for n in device.table.networks):
         space = space_from_spec(json.loads(spec))
         rows = space.sample(np.random.default_rng(seed), networks)
         items = [prepare(space, row, runtime).run for row in rows]
         measured = measure(items, steadiness=device.steadiness())
-        predicted = model.network_ms([space.workload_of_row(row).operators for row in rows])
+        predicted = model.of_networks([space.workload_of_row(row).operators for row in rows])
         actual = np.array([t.p50_ms for t in measured])
         yield space, prediction_error(predicted, actual), float(np.median(actual / predicted))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hwnas.latency_tables.device import Device, load_device
 from hwnas.latency_tables.table import NetworkRow
-from hwnas.predictors.latency import LatencyModel
+from hwnas.predictors.learnt import latency_model
 from hwnas.predictors.metrics import PredictionError, prediction_error
 
 Floats = NDArray[np.float64]
@@ -20,8 +20,7 @@ def latency_figures(device_name: str) -> dict[str, Any]:
     device = load_device(device_name)
     fit, held_out = device.table.with_role("fit"), device.table.with_role("check")
     target, measured = _latency(fit), _latency(held_out)
-    model = LatencyModel.fit([device.table.operators_of(n) for n in fit], target.tolist())
-    ours = model.network_ms([device.table.operators_of(n) for n in held_out])
+    ours = latency_model(device).of_networks([device.table.operators_of(n) for n in held_out])
     verified = device.profile.verified
     return {
         "device": device.profile.facts,

@@ -30,7 +30,7 @@ def scoring_figures(device_name: str, batch: int, repeats: int) -> dict[str, Any
             costs = cost(rows)
             seconds.append(time.perf_counter() - start)
         workloads = [space.workload_of_row(row) for row in rows[:1000]]
-        direct = cost.latency.network_ms([w.operators for w in workloads])
+        direct = cost.latency.of_networks([w.operators for w in workloads])
         figures[f"{space.name} {space.input_shape}"] = {
             "decisions": len(space.decisions),
             "slots": len(space.slots),

@@ -40,9 +40,17 @@ def _load_space(space_name: str, input_shape: str, classes: int, joint: str) -> 
 @click.argument("name")
 @_space_options
 @click.option("--seconds", type=float, default=100.0, show_default=True, help="Time to measure.")
-@click.option("--runtime", "runtime_name", default="onnxruntime", show_default=True, help="What runs the networks.")
-@click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime.")
-@click.option("--threads", type=int, default=1, show_default=True)
+@click.option("--runtime", "runtime_name", default="onnxruntime", show_default=True, help="onnxruntime, or torch.")
+@click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    help="Of ONNX Runtime: cpu, cuda, tensorrt, coreml, xnnpack, qnn, …; or a device of PyTorch.",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Images per inference.")
+@click.option("--compiled", is_flag=True, help="PyTorch only: run networks through torch.compile.")
+@click.option("--networks", type=click.IntRange(20, 10_000), help="Networks to learn from at least; for slow runtimes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the networks drawn.")
 def register(
     name: str,
@@ -54,6 +62,9 @@ def register(
     runtime_name: str,
     provider: str,
     threads: int,
+    batch: int,
+    compiled: bool,
+    networks: int | None,
     seed: int,
 ) -> None:
     """Measure this machine as the device NAME."""
@@ -65,6 +76,8 @@ def register(
     from hwnas.predictors import registration
     from hwnas.scripts.progress import TerminalObserver
 
+    if compiled and runtime_name != "torch":
+        raise click.UsageError("--compiled needs --runtime torch")
     torch.set_num_threads(1)
     device_folder(name)
     space = _load_space(space_name, input_shape, classes, joint)
@@ -73,20 +86,21 @@ def register(
         raise click.ClickException(
             f"{name} is registered for this space already; see 'hwnas device show {name}', or choose another name"
         )
-    settings = {"provider": provider, "threads": threads}
-    if known is not None and any(known.profile.runtime_settings.get(k) != v for k, v in settings.items()):
+    settings = {"provider": provider, "threads": threads, "batch": batch}
+    runtime = make_runtime(runtime_name, settings | ({"compiled": True} if compiled else {}))
+    if known is not None and not known.runs_on(runtime):
         raise click.ClickException(
-            f"{name} was registered with {known.profile.runtime_settings}; other settings are another device: choose "
-            "another name"
+            f"{name} was registered with {known.profile.runtime} and {known.profile.runtime_settings}; other settings "
+            "are another device: choose another name"
         )
-    runtime = None if known else make_runtime(runtime_name, settings)
+    plan = Plan(seconds=seconds, min_networks=networks or Plan().min_networks)
     with TerminalObserver(Console()) as observer:
         observer.stage(f"Registering {name}")
         done = registration.register(
             name,
             space,
-            runtime=runtime,
-            plan=Plan(seconds=seconds),
+            runtime=known.make_runtime() if known else runtime,
+            plan=plan,
             seed=seed,
             known=known,
             progress=observer.progress,
@@ -148,36 +162,53 @@ def verify(name: str, networks: int, seed: int) -> None:
             )
 
 
+@device.command()
+@click.argument("name")
+@click.option(
+    "--meter",
+    "meter_name",
+    type=click.Choice(["nvml", "rapl", "soc", "log"]),
+    help="nvml: NVIDIA GPU. rapl: processor. soc: Jetson or Apple chip. log: a meter whose log you bring later.",
+)
+@click.option(
+    "--log", "log_path", type=click.Path(), help="The CSV log of such a meter, for the windows measured last."
+)
+@click.option("--networks", type=click.IntRange(27, 2000), default=64, show_default=True, help="Networks to measure.")
+@click.option(
+    "--window", type=click.FloatRange(1.0, 600.0), default=1.0, show_default=True, help="Seconds of a window."
+)
+@click.option("--rounds", type=click.IntRange(2, 50), default=3, show_default=True, help="Windows of each network.")
+def energy(name: str, meter_name: str | None, log_path: str | None, networks: int, window: float, rounds: int) -> None:
+    """Measure the energy of the device NAME with a power meter, on the device itself."""
+    from pathlib import Path
+
+    from hwnas.latency_tables.device import device_folder, load_device
+    from hwnas.latency_tables.energy.meters import make_meter
+    from hwnas.latency_tables.energy.power_log import PowerLog
+    from hwnas.latency_tables.energy.profile import Session
+    from hwnas.latency_tables.energy.windows import EnergyProtocol
+    from hwnas.predictors.metering import measure_energy, read_log
+    from hwnas.scripts.progress import TerminalObserver
+
+    if (meter_name is None) == (log_path is None):
+        raise click.UsageError("give either --meter, to measure, or --log, to read what a meter of its own logged")
+    found, folder = load_device(name), device_folder(name)
+    if log_path is not None:
+        done = read_log(found, Session.load(folder), PowerLog.read(Path(log_path)), Path(log_path))
+    else:
+        meter = None if meter_name == "log" else make_meter(meter_name or "")
+        protocol = EnergyProtocol(rounds=rounds, window_s=window)
+        with TerminalObserver(Console()) as observer:
+            observer.stage(f"Energy of {name}")
+            done, session = measure_energy(found, meter, networks, protocol, observer.progress)
+        session.save(folder)
+        if meter is None:
+            click.echo(f"windows are noted; now run: hwnas device energy {name} --log POWER.csv")
+    done.save(folder)
+    _show(done)
+
+
 def _show(found: Any) -> None:
-    profile = found.profile
-    console = Console()
-    facts = Table(title=f"{profile.name}{' (simulated)' if profile.simulated else ''}", show_header=False)
-    for key, value in profile.facts.items():
-        facts.add_row(key, value)
-    facts.add_row(
-        "threads, batch", f"{profile.runtime_settings.get('threads')}, {profile.runtime_settings.get('batch')}"
-    )
-    roles = [n.role for n in found.table.networks]
-    facts.add_row(
-        "measured",
-        f"{roles.count('fit')} networks to learn from and {roles.count('check')} held out, "
-        f"{len(found.table.operators)} distinct operators, {profile.registered}, {profile.registration_seconds:.0f} s",
-    )
-    if profile.off_speed:
-        facts.add_row("steadiness", profile.off_speed_in_words)
-    facts.add_row("protocol", ", ".join(f"{k} {v}" for k, v in profile.protocol.items()))
-    if profile.verified:
-        v = profile.verified
-        facts.add_row(
-            "held-out networks",
-            f"MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f}, {v.within_10_percent:.0%} within ±10 % "
-            f"({v.networks} networks)",
-        )
-    console.print(facts)
-    bits = Table(title="Precisions", caption="latency of the space's reference network against float32")
-    for heading in ("weight bits", "activation bits", "execution", "latency", "kernels"):
-        bits.add_column(heading)
-    for p in profile.precisions:
-        latency = f"{p.relative_latency:.2f}×"
-        bits.add_row(str(p.weight_bits), str(p.act_bits), p.execution, latency, ", ".join(p.kernels))
-    console.print(bits)
+    from hwnas.scripts.device_tables import show_device
+
+    show_device(found, Console())

@@ -14,7 +14,7 @@ from hwnas.spaces.variation import mutate
 
 Floats = NDArray[np.float64]
 Costs = dict[str, Floats]
-COSTS = ("latency_ms", "weight_bytes", "peak_memory_bytes", "macs", "params")
+COSTS = ("latency_ms", "energy_mj", "weight_bytes", "peak_memory_bytes", "macs", "params")
 SOFT = (-0.07, -0.07)
 HARD = (0.0, -1.0)
 

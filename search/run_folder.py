@@ -124,8 +124,14 @@ class Run:
         return self.objective_with(self.cost)
 
     def objective_with(self, cost: CostModel) -> Objective:
-        """What is maximised; targets given as shares are of the reference network's cost."""
+        """What is maximised; targets given as shares are of the reference network's cost.
+
+        Raises:
+            UnavailableError: The device does not know a cost that the config names.
+        """
         config = self.config.objective
+        for name in (config.metric, *config.constraints, *config.constraint_ratios):
+            cost.require(name)
         reference = cost.of(self.space.reference())
         target = config.target or (config.target_ratio or 1.0) * reference[config.metric]
         constraints = {**config.constraints}

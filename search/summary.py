@@ -12,7 +12,6 @@ import numpy as np
 from hwnas.latency_tables.precisions import executes
 from hwnas.predictors.registration import check
 from hwnas.search.ledger import Trial
-from hwnas.search.objective import COSTS
 from hwnas.search.report_data import CheckPoint, LayerRow, ReportData, TrialPoint
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.spaces.candidate import Candidate
@@ -78,7 +77,7 @@ def layer_rows(run: Run, candidate: Mapping[str, Any], drift: float = 1.0) -> li
     """The operators of a network with their costs at the machine's present speed, and how the device runs them."""
     operators = run.space.workload(candidate).operators
     model = run.cost.latency
-    latency, std = model.operator_ms(operators), model.operator_std_ms(operators)
+    latency, std = model.of_operators(operators), model.std_of_operators(operators)
     measured = {row.operator for row in run.device.table.operators}
     widest = {o.name: o.out_channels for o in _widest(run).operators}
     by_name = {o.name: o for o in operators}
@@ -136,7 +135,9 @@ def _trial_points(run: Run, drift: float) -> list[TrialPoint]:
         return []
     costs = run.cost(np.array([t.row for t in trials]))
     costs["latency_ms"] *= drift
-    return [_trial_point(run, t, {name: float(costs[name][i]) for name in COSTS}) for i, t in enumerate(trials)]
+    return [
+        _trial_point(run, t, {name: float(values[i]) for name, values in costs.items()}) for i, t in enumerate(trials)
+    ]
 
 
 def _trial_point(run: Run, trial: Trial, costs: Mapping[str, float]) -> TrialPoint:

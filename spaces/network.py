@@ -59,6 +59,16 @@ class ConvUnit(Unit):
         y = functional.conv2d(inputs[0], weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)
         return y if self.norm is None else cast(Tensor, self.norm(y))
 
+    def folded(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Weight, factor per output channel, and bias: the convolution with its batch normalisation folded in."""
+        weight, norm = self.conv.weight, self.norm
+        if norm is None:
+            return weight, torch.ones(len(weight)), self.conv.bias
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        return weight, factor, norm.bias - norm.running_mean * factor
+
 
 class LinearUnit(Unit):
     """A linear layer on features; maps of size 1×1 are flattened."""

@@ -79,7 +79,7 @@ def snap_biases(network: Network) -> None:
             continue
         step = torch.as_tensor(scales[operator.inputs[0]])
         if isinstance(unit, ConvUnit):
-            weight, factor, bias = _folded(unit)
+            weight, factor, bias = unit.folded()
             assert bias is not None
             step = step * weight_scale(weight, operator.weight_bits) * factor.abs()
             target = unit.conv.bias if unit.norm is None else unit.norm.bias
@@ -130,7 +130,7 @@ class _Graph:
             case "conv":
                 assert isinstance(unit, ConvUnit)
                 o = operator
-                parameters = self.parameters(operator, *_folded(unit))
+                parameters = self.parameters(operator, *unit.folded())
                 y = self.node(name, "Conv", [*inputs, *parameters], kernel_shape=[o.kernel] * 2, strides=[o.stride] * 2,
                               pads=[o.kernel // 2] * 4, group=o.groups)  # fmt: skip
             case "linear":
@@ -231,14 +231,3 @@ class _Graph:
 
     def typed(self, name: str, step: str, kind: int, array: NDArray[Any]) -> str:
         return self.constant(name, step, array.astype(helper.tensor_dtype_to_np_dtype(kind)))
-
-
-def _folded(unit: ConvUnit) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Weight, factor per output channel, and bias: the convolution with its batch normalisation folded in."""
-    weight, norm = unit.conv.weight, unit.norm
-    if norm is None:
-        return weight, torch.ones(len(weight)), unit.conv.bias
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return weight, factor, norm.bias - norm.running_mean * factor

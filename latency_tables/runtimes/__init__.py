@@ -15,7 +15,13 @@ def _onnxruntime(**settings: Any) -> Runtime:
     return OnnxRuntime(**settings)
 
 
-RUNTIMES: dict[str, Callable[..., Runtime]] = {"onnxruntime": _onnxruntime}
+def _torch(**settings: Any) -> Runtime:
+    from hwnas.latency_tables.runtimes.torch import Torch
+
+    return Torch(**settings)
+
+
+RUNTIMES: dict[str, Callable[..., Runtime]] = {"onnxruntime": _onnxruntime, "torch": _torch}
 
 
 def make_runtime(name: str, settings: Mapping[str, Any] | None = None) -> Runtime:

@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 
 from hwnas.spaces.network import Network
 
-KernelClass = Literal["integer", "layout", "other"]
-"""Computes with integers; only moves values; anything else, such as float arithmetic or conversions."""
+KernelClass = Literal["integer", "float", "conversion", "layout"]
+"""Computes with integers; with floats; turns one into the other, or rounds; only moves values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class OperatorTime:
 
     Attributes:
         ms: Mean milliseconds per inference, of all nodes that belong to the operator.
-        nodes: How many nodes the runtime runs for it.
+        nodes: How many nodes the runtime runs for it; 0 where it cannot be timed alone.
         kernels: Their kinds, such as ``("QLinearConv",)``.
     """
 

@@ -27,13 +27,14 @@ class OnnxRuntime:
     """ONNX Runtime on this machine.
 
     Args:
-        provider: Execution provider, such as ``CPUExecutionProvider``.
+        provider: Execution provider: its name, such as ``CUDAExecutionProvider``, or that without the ending, in any
+            case, such as ``cuda``.
         threads: Threads within an operator; operators run one after the other.
         batch: Images per inference.
         weights_8bit: See `to_onnx`; `check_integer_kernels` finds it out.
 
     Raises:
-        UnavailableError: The provider is not installed.
+        UnavailableError: The provider is not installed, or does not start.
     """
 
     name = "onnxruntime"
@@ -46,6 +47,8 @@ class OnnxRuntime:
         weights_8bit: Bytes8 = "int8",
     ) -> None:
         available = onnxruntime.get_available_providers()
+        short = {name.removesuffix("ExecutionProvider").lower(): name for name in available}
+        provider = short.get(provider.lower(), provider)
         if provider not in available:
             raise UnavailableError(
                 f"ONNX Runtime has no {provider} here (installed: {', '.join(available)}); "
@@ -57,8 +60,16 @@ class OnnxRuntime:
         self.weights_8bit: Bytes8 = weights_8bit
 
     def facts(self) -> dict[str, str]:
-        """Version and provider."""
-        return {"runtime": f"ONNX Runtime {onnxruntime.__version__}", "provider": self.provider}
+        """Version, provider, and how 8-bit weights are stored."""
+        stored = {
+            "int8": "int8: integer kernels are exact",
+            "uint8": "uint8: this processor's uint8 × int8 kernels saturate, uint8 × uint8 is exact",
+        }
+        return {
+            "runtime": f"ONNX Runtime {onnxruntime.__version__}",
+            "provider": self.provider,
+            "8-bit weights": stored[self.weights_8bit],
+        }
 
     def settings(self) -> dict[str, object]:
         """The constructor's arguments."""
@@ -79,7 +90,14 @@ class OnnxRuntime:
         for name, value in options.items():
             setattr(settings, name, value)
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
-        return onnxruntime.InferenceSession(source, settings, providers=[self.provider])
+        session = onnxruntime.InferenceSession(source, settings, providers=[self.provider])
+        if session.get_providers()[0] != self.provider:
+            # ONNX Runtime only warns, and would run everything on the processor.
+            raise UnavailableError(
+                f"ONNX Runtime has {self.provider}, but it does not start here: the libraries or the driver that it "
+                "needs are missing or of another version"
+            )
+        return session
 
     def prepare(self, network: Network) -> OnnxExecutable:
         """The network as `to_onnx` writes it, in a session."""
@@ -87,9 +105,20 @@ class OnnxRuntime:
 
     def kernel_class(self, kernel: str) -> KernelClass:
         """By ONNX Runtime's names: QLinear… and QGemm compute with integers."""
-        if kernel in ("Transpose", "ReorderInput", "ReorderOutput", "Flatten", "Reshape"):
+        kernel = kernel.rpartition(":")[2]
+        if kernel in (
+            "Transpose",
+            "ReorderInput",
+            "ReorderOutput",
+            "Flatten",
+            "Reshape",
+            "MemcpyToHost",
+            "MemcpyFromHost",
+        ):
             return "layout"
-        return "integer" if kernel.startswith(("QLinear", "QGemm")) or kernel.endswith("Integer") else "other"
+        if kernel.startswith(("QLinear", "QGemm")) or kernel.endswith("Integer"):
+            return "integer"
+        return "conversion" if kernel in ("QuantizeLinear", "DequantizeLinear", "Clip", "Cast") else "float"
 
     def check_integer_kernels(self) -> None:
         """Runs a convolution whose sums exceed 16 bits, and stores 8-bit weights as uint8 where int8 gives a wrong sum.
@@ -144,7 +173,10 @@ class OnnxExecutable:
         return self._session.run(None, self.feed)
 
     def operator_times(self, runs: int) -> Mapping[str, OperatorTime]:
-        """From ONNX Runtime's profiler, in a session of its own; its times are whole microseconds, so runs average."""
+        """From ONNX Runtime's profiler, in a session of its own; its times are whole microseconds, so runs average.
+
+        A node that the provider does not know and another one runs is called after it, such as ``CPU:Clip``.
+        """
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
             optimised = Path(folder, "optimised.onnx")
             session = self.runtime.session(
@@ -163,7 +195,9 @@ class OnnxExecutable:
             node, _, part = event.get("name", "").rpartition("_kernel_")
             if event.get("cat") == "Node" and part == "time":
                 times[node].append(event["dur"] / 1e3)
-                kinds[node] = event["args"].get("op_name", "")
+                where = event["args"].get("provider", self.runtime.provider)
+                aside = "" if where == self.runtime.provider else where.removesuffix("ExecutionProvider") + ":"
+                kinds[node] = aside + event["args"].get("op_name", "")
         result: dict[str, OperatorTime] = {}
         for node, all_values in times.items():
             values = all_values[WARMUP_RUNS:]

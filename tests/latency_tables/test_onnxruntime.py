@@ -139,8 +139,9 @@ def test_profiling_leaves_no_files_behind(space: Space, tmp_path: Path, monkeypa
     [
         ("QLinearConv", "integer"), ("QLinearAdd", "integer"), ("QGemm", "integer"), ("MatMulInteger", "integer"),
         ("ConvInteger", "integer"), ("Transpose", "layout"), ("ReorderInput", "layout"), ("Flatten", "layout"),
-        ("Conv", "other"), ("FusedConv", "other"), ("QuantizeLinear", "other"), ("DequantizeLinear", "other"),
-        ("Clip", "other"),
+        ("Conv", "float"), ("FusedConv", "float"), ("QuantizeLinear", "conversion"),
+        ("DequantizeLinear", "conversion"), ("Clip", "conversion"), ("CPU:Clip", "conversion"),
+        ("MemcpyToHost", "layout"),
     ],
 )  # fmt: skip
 def test_kernel_classes(kernel: str, expected: str) -> None:

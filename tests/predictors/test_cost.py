@@ -47,7 +47,7 @@ def test_slot_tables_add_up_to_the_operators(which: str, request: pytest.Fixture
     assert np.array_equal(costs["weight_bytes"], [w.weight_bytes for w in workloads])
     assert np.array_equal(costs["peak_memory_bytes"], [w.peak_memory_bytes for w in workloads])
     model = cost.latency
-    expected = [model.operator_ms(w.operators).sum() + model.per_network_ms for w in workloads]
+    expected = [model.of_operators(w.operators).sum() + model.per_network for w in workloads]
     assert costs["latency_ms"] == pytest.approx(np.array(expected), rel=1e-9)
     assert costs["latency_ms_std"] == pytest.approx(np.array(expected) * model.relative_std, rel=1e-9)
     assert all(values.shape == (300,) for values in costs.values())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwnas.predictors.features import Family, family, role, terms
+from hwnas.predictors.features import Family, family, latency_terms, role
 from hwnas.spaces import Operator
 
 from .synthetic import digits_space
@@ -57,7 +57,7 @@ def test_families(operator: Operator, expected: Family) -> None:
 
 def test_amounts_by_hand() -> None:
     own = ("conv", "float", "float weights")
-    assert dict(terms(CONV)) == {
+    assert dict(latency_terms(CONV)) == {
         (*own, "call"): 1.0,
         (*own, "in"): 3 * 64 / 1e3,
         (*own, "out"): 16 * 16 / 1e3,
@@ -77,7 +77,7 @@ def test_amounts_by_hand() -> None:
 def test_amounts_of_an_integer_operator_by_hand() -> None:
     own = ("depthwise", "integer", "integer weights")
     macs = 24 * 25 * 16 / 1e4
-    assert dict(terms(replace(DEPTHWISE, weight_bits=4, in_bits=8, out_bits=4))) == {
+    assert dict(latency_terms(replace(DEPTHWISE, weight_bits=4, in_bits=8, out_bits=4))) == {
         (*own, "call"): 1.0,
         (*own, "in"): 24 * 16 / 1e3,
         (*own, "out"): 24 * 16 / 1e3,
@@ -93,16 +93,16 @@ def test_amounts_of_an_integer_operator_by_hand() -> None:
 
 
 def test_float_operators_between_integers_pay_for_conversions() -> None:
-    found = dict(terms(replace(POINTWISE, in_bits=8, out_bits=8)))
+    found = dict(latency_terms(replace(POINTWISE, in_bits=8, out_bits=8)))
     assert found["dequantise", "in"] == 16 * 16 / 1e3
     assert found["quantise", "out"] == 24 * 16 / 1e3
     assert found["pointwise", "between", "True", "True"] == 1.0
-    assert not {"dequantise", "quantise"} & {term[0] for term, _ in terms(INTEGER)}
+    assert not {"dequantise", "quantise"} & {term[0] for term, _ in latency_terms(INTEGER)}
 
 
 def test_terms_depend_on_what_a_device_can_tell_apart_only() -> None:
     renamed = replace(CONV, name="elsewhere", inputs=("x",), held_bytes=99, affine="norm")
-    assert list(terms(renamed)) == list(terms(CONV))
+    assert list(latency_terms(renamed)) == list(latency_terms(CONV))
 
 
 def test_terms_of_a_whole_space() -> None:
@@ -110,7 +110,7 @@ def test_terms_of_a_whole_space() -> None:
     operators = {o for row in space.sample(np.random.default_rng(0), 60) for o in space.workload_of_row(row).operators}
     assert len(operators) > 300
     for operator in operators:
-        found = list(terms(operator))
+        found = list(latency_terms(operator))
         assert len({term for term, _ in found}) == len(found), "each term once"
         assert all(amount > 0 for _, amount in found)
         assert found[0] == ((*family(operator), "call"), 1.0)

@@ -23,7 +23,7 @@ def test_a_device_is_checked_on_networks_that_it_did_not_learn_from() -> None:
     held_out = device.table.with_role("check")
     assert result.measured_ms.tolist() == [n.latency_ms_p50 for n in held_out]
     assert result.measured_ms[0] == planted_ms(device.table.operators_of(held_out[0]))
-    verified = verification(result)
+    verified = verification(result.error)
     assert verified.networks == 20
     assert verified.mape < 0.01
     assert verified.kendall_tau > 0.95

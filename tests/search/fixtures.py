@@ -89,7 +89,7 @@ def synthetic_device() -> Device:
         precisions=tuple(_precision(weights, activations) for weights, activations in pairs),
     )
     device = Device(profile, table)
-    return Device(profile.model_copy(update={"verified": verification(check(device, space))}), device.table)
+    return Device(profile.model_copy(update={"verified": verification(check(device, space).error)}), device.table)
 
 
 def _precision(weight_bits: int, act_bits: int) -> Precision:

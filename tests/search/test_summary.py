@@ -47,7 +47,7 @@ def test_every_operator_has_its_row_and_they_add_up_to_the_network(run: Run) -> 
         assert sum(row.macs for row in rows) == workload.macs
         assert sum(row.weight_bytes for row in rows) == workload.weight_bytes
         costs = run.cost.of(candidate)
-        total = sum(row.latency_ms for row in rows) + run.cost.latency.per_network_ms
+        total = sum(row.latency_ms for row in rows) + run.cost.latency.per_network
         assert total == pytest.approx(costs["latency_ms"], rel=1e-6)
         assert sum(map(planted_ms, workload.operators)) + PER_NETWORK_MS == pytest.approx(costs["latency_ms"], rel=0.02)
 

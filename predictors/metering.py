@@ -1,0 +1,114 @@
+"""Measures the energy of a registered device's networks: at once, or with the log of a meter that is brought later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.latency_tables.device import Device, PowerMeter, Verification
+from hwnas.latency_tables.energy.meters import Meter
+from hwnas.latency_tables.energy.power_log import PowerLog, read_windows
+from hwnas.latency_tables.energy.profile import Session, networks_to_meter, table_with_energy
+from hwnas.latency_tables.energy.windows import EnergyProtocol, measure_windows
+from hwnas.latency_tables.profiler import prepare
+from hwnas.latency_tables.runtimes import Executable, Runtime
+from hwnas.latency_tables.table import NetworkRow
+from hwnas.predictors.additive import MIN_NETWORKS
+from hwnas.predictors.learnt import energy_model, networks_with_energy
+from hwnas.predictors.metrics import prediction_error
+from hwnas.predictors.registration import verification
+from hwnas.spaces.candidate import Candidate
+from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.errors import UnavailableError
+from hwnas.spaces.space import Space
+
+LOG = "log"
+"""The name of a meter that logs on its own."""
+
+
+def measure_energy(
+    device: Device,
+    meter: Meter | None,
+    networks: int = 64,
+    protocol: EnergyProtocol | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> tuple[Device, Session]:
+    """Runs networks of each of the device's spaces in measuring windows.
+
+    Args:
+        device: Registered on this machine.
+        meter: Counts meanwhile; None for a meter that logs on its own, see `read_log`.
+        networks: Of each space, a quarter of them held out.
+        protocol: How to measure.
+        progress: Called with what is being done.
+
+    Raises:
+        NoisyMeasurementError: Figures that do not repeat.
+        UnavailableError: The device holds too few networks.
+    """
+    protocol = protocol or EnergyProtocol()
+    runtime = device.make_runtime()
+    spaces = {spec: space_from_spec(json.loads(spec)) for spec in dict.fromkeys(n.space for n in device.table.networks)}
+    chosen = [n for key in spaces for n in networks_to_meter(device.table, key, networks)]
+    if sum(n.role == "fit" for n in chosen) < MIN_NETWORKS:
+        raise UnavailableError(
+            f"energy of at least {MIN_NETWORKS} networks to learn from is needed, and {device.name} would give "
+            f"{sum(n.role == 'fit' for n in chosen)}; ask for more networks, or register the device for longer"
+        )
+    if progress:
+        seconds = protocol.rounds * (len(chosen) * protocol.window_s + protocol.settle_s + protocol.window_s)
+        progress(f"measuring the energy of {len(chosen)} networks, about {seconds:.0f} s", 0.0)
+    items = [_prepare(spaces[n.space], n, runtime).run for n in chosen]
+    windows = measure_windows(items, meter, protocol, progress=progress)
+    session = Session(networks=tuple((n.space, n.digest) for n in chosen), windows=tuple(windows), protocol=protocol)
+    about = PowerMeter(
+        name=meter.name if meter else LOG,
+        what=meter.what if meter else "an external meter, its log not read yet",
+        windows=protocol.rounds,
+        window_s=protocol.window_s,
+    )
+    device = replace(device, profile=device.profile.model_copy(update={"power_meter": about}))
+    return (_with_figures(device, session) if meter else device), session
+
+
+def read_log(device: Device, session: Session, log: PowerLog, path: Path) -> Device:
+    """The device with the energy that an external meter's log shows in the windows of ``session``.
+
+    Raises:
+        NoisyMeasurementError: The log does not cover the windows, or its figures do not repeat.
+    """
+    windows, offset = read_windows(log, session.windows)
+    device = _with_figures(device, session.model_copy(update={"windows": tuple(windows)}))
+    assert device.profile.power_meter is not None
+    about = device.profile.power_meter.model_copy(
+        update={"what": f"an external meter, log {path.name}", "clock_offset_s": round(offset, 3)}
+    )
+    return replace(device, profile=device.profile.model_copy(update={"power_meter": about}))
+
+
+def verify_energy(device: Device) -> Verification | None:
+    """Error of the energy model on held-out networks; None where there is no model or fewer than two of them."""
+    held_out = networks_with_energy(device, "check")
+    model = energy_model(device)
+    if model is None or len(held_out) < 2:
+        return None
+    predicted = model.of_networks([device.table.operators_of(n) for n in held_out])
+    return verification(prediction_error(predicted, np.array([n.energy_mj for n in held_out], dtype=np.float64)))
+
+
+def _with_figures(device: Device, session: Session) -> Device:
+    table, idle_watts = table_with_energy(device.table, session.networks, session.windows, session.protocol)
+    device = replace(device, table=table)
+    assert device.profile.power_meter is not None
+    about = device.profile.power_meter.model_copy(
+        update={"idle_watts": round(idle_watts, 3), "verified": verify_energy(device)}
+    )
+    return replace(device, profile=device.profile.model_copy(update={"power_meter": about}))
+
+
+def _prepare(space: Space, network: NetworkRow, runtime: Runtime) -> Executable:
+    return prepare(space, space.encode(Candidate.from_json(network.candidate)), runtime)

@@ -1,0 +1,55 @@
+"""A device on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from hwnas.latency_tables.device import Device, PowerMeter
+
+
+def show_device(found: Device, console: Console) -> None:
+    """Prints what a device is, how it was measured, to what error it was verified, and what it does with precisions."""
+    profile = found.profile
+    facts = Table(title=f"{profile.name}{' (simulated)' if profile.simulated else ''}", show_header=False)
+    for key, value in profile.facts.items():
+        facts.add_row(key, value)
+    facts.add_row(
+        "threads, batch", f"{profile.runtime_settings.get('threads')}, {profile.runtime_settings.get('batch')}"
+    )
+    roles = [n.role for n in found.table.networks]
+    facts.add_row(
+        "measured",
+        f"{roles.count('fit')} networks to learn from and {roles.count('check')} held out, "
+        f"{len(found.table.operators)} distinct operators, {profile.registered}, {profile.registration_seconds:.0f} s",
+    )
+    if profile.off_speed:
+        facts.add_row("steadiness", profile.off_speed_in_words)
+    facts.add_row("protocol", ", ".join(f"{k} {v}" for k, v in profile.protocol.items()))
+    if profile.verified:
+        v = profile.verified
+        facts.add_row(
+            "held-out networks",
+            f"MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f}, {v.within_10_percent:.0%} within ±10 % "
+            f"({v.networks} networks)",
+        )
+    if profile.power_meter:
+        facts.add_row("energy", _energy(profile.power_meter))
+    console.print(facts)
+    bits = Table(title="Precisions", caption="latency of the space's reference network against float32")
+    for heading in ("weight bits", "activation bits", "execution", "latency", "kernels"):
+        bits.add_column(heading)
+    for p in profile.precisions:
+        latency = f"{p.relative_latency:.2f}×"
+        bits.add_row(str(p.weight_bits), str(p.act_bits), p.execution, latency, ", ".join(p.kernels))
+    console.print(bits)
+
+
+def _energy(meter: PowerMeter) -> str:
+    text = f"{meter.what}; {meter.windows} windows of {meter.window_s:g} s"
+    if meter.idle_watts is not None:
+        text += f", {meter.idle_watts:.1f} W idle power subtracted"
+    if meter.verified:
+        v = meter.verified
+        text += f"; held out: MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f} ({v.networks} networks)"
+    return text
