@@ -24,6 +24,7 @@ from hwnas.spaces.network import Network
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Rows, Space
 
+Floats = NDArray[np.float64]
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of the whole that is done."""
 
@@ -66,15 +67,17 @@ class Plan:
             where too few of them were measured at one speed of the machine.
         min_networks: Networks to learn from at least, unless the machine is so disturbed that chunks must be left out.
         checks: Uniformly drawn networks that predictors never learn from.
-        profiled_runs: Inferences of each network whose operators are timed one by one with the runtime's profiler:
-            the reference network in every precision.
+        profiled_networks: So many networks have their operators timed one by one too, with the runtime's profiler; the
+            reference in every precision is always among them.
+        profiled_runs: Inferences of each of them.
         max_networks: Networks to learn from at most.
         protocol: How to time.
     """
 
     seconds: float = 100.0
     checks: int = 40
-    profiled_runs: int = 60
+    profiled_networks: int = 240
+    profiled_runs: int = 50
     min_networks: int = 192
     max_networks: int = 480
     protocol: Protocol = field(default_factory=lambda: Protocol(rounds=4, burst_s=0.012))
@@ -92,7 +95,7 @@ def profile_space(
 ) -> Profiled:
     """Measures networks of ``space`` until the plan's time is up, and adds them to what is ``known``.
 
-    First the reference network in every precision, operator by operator too, then the checks, then the rest. Checks
+    First the reference network in every precision, then the checks, then the rest. Checks
     that turn out to have been measured at another speed than most are measured again.
 
     Raises:
@@ -105,9 +108,7 @@ def profile_space(
     report("measuring precisions", 0.0)
     uniform = np.array([uniform_precision(space, w, a) for w, a in precision_pairs(space)])
     timings, executables = bench.measure(uniform, "fit")
-    times = [e.operator_times(plan.profiled_runs) for e in executables]
-    for row, timing, own in zip(uniform, timings, times, strict=True):
-        bench.add_operators(row, timing, own)
+    times = bench.profile(uniform, timings, executables)
     bench.measure(space.sample(rng, plan.checks), "check")
     measured = len(uniform)
     speeds = [1 / t.p50_ms for t in timings]
@@ -120,12 +121,16 @@ def profile_space(
         report(f"measuring networks ({measured} done)", min(1.0, elapsed / max(plan.seconds, 1e-9)))
         rows = networks[first : first + CHUNK]
         try:
-            bench.measure(rows, "fit")
+            found = bench.measure(rows, "fit")
+            if measured < plan.profiled_networks:
+                bench.profile(rows, *found)
             measured += len(rows)
         except NoisyMeasurementError:
+            # These networks are left out; others will do, or in the end those that there are.
             if elapsed > 2 * plan.seconds:
-                raise
-            # These networks are left out; others will do.
+                if measured < plan.min_networks / 2:
+                    raise
+                break
     if bench.checks_off_speed():
         report("measuring the held-out networks again", 1.0)
         bench.repeat("check")
@@ -238,7 +243,7 @@ class _Bench:
         self.anchors_ms: list[list[float]] = []
         self.probes_ms: list[float] = []
         self.kernels: dict[Operator, tuple[str, ...]] = {}
-        self.times: dict[Operator, list[float]] = defaultdict(list)
+        self.times: dict[Operator, list[tuple[float, int]]] = defaultdict(list)
         self.networks: list[_Measured] = []
 
     def measure(self, rows: Rows, role: Role) -> tuple[list[Timing], list[Executable]]:
@@ -269,13 +274,23 @@ class _Bench:
         except NoisyMeasurementError:
             self.networks = before
 
-    def add_operators(self, row: np.ndarray, timing: Timing, times: Mapping[str, OperatorTime]) -> None:
-        """What each operator of a network of the first chunk took inside it."""
+    def profile(
+        self, rows: Rows, timings: Sequence[Timing], executables: Sequence[Executable]
+    ) -> list[Mapping[str, OperatorTime]]:
+        """Times the operators of the networks measured last, one by one, and returns what the profiler said."""
+        said = [e.operator_times(self.plan.profiled_runs) for e in executables]
+        for row, timing, times in zip(rows, timings, said, strict=True):
+            self._add_operators(row, timing, times)
+        return said
+
+    def _add_operators(self, row: np.ndarray, timing: Timing, times: Mapping[str, OperatorTime]) -> None:
+        """What each operator of a network of the last chunk took inside it; together, the network's latency."""
         own = own_times(times, timing.p50_ms)
-        timed = any(t.nodes for t in times.values())
+        total = sum(own.values()) if any(t.nodes for t in times.values()) else 0.0
+        chunk = len(self.anchors_ms) - 1
         for operator in self.space.workload_of_row(row).operators:
-            if timed:
-                self.times[operator].append(own.get(operator.name, 0.0))
+            if total > 0:
+                self.times[operator].append((own.get(operator.name, 0.0) / total * timing.p50_ms, chunk))
             self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
 
     def usual_chunks(self) -> NDArray[np.int64]:
@@ -291,7 +306,7 @@ class _Bench:
         """The probe's time in `usual_chunks`."""
         return float(np.median([self.probes_ms[i] for i in self.usual_chunks()]))
 
-    def slowness(self) -> NDArray[np.float64]:
+    def slowness(self) -> Floats:
         """How slow the machine was at each chunk, as the anchors show, shape (chunks,).
 
         An anchor's usual time is what the known table says of it, or the median over the `usual_chunks`.
@@ -335,7 +350,7 @@ class _Bench:
             count.update(set(operators))
             indexes = tuple(index.setdefault(o, len(index)) for o in operators)
             networks.append(self._network(measured, indexes, float(slow[measured.chunk])))
-        rows = tuple(self._row(o, i, count[o], float(slow[0])) for o, i in index.items())
+        rows = tuple(self._row(o, i, count[o], slow) for o, i in index.items())
         return LatencyTable(rows, (*self.known.networks, *networks))
 
     def _network(self, measured: _Measured, operators: tuple[int, ...], slowness: float) -> NetworkRow:
@@ -352,9 +367,9 @@ class _Bench:
             runs=measured.timing.runs,
         )
 
-    def _row(self, operator: Operator, index: int, count: int, slowness: float) -> OperatorRow:
+    def _row(self, operator: Operator, index: int, count: int, slowness: Floats) -> OperatorRow:
         known = self.known.operators[index] if index < len(self.known.operators) else OperatorRow(operator)
-        times = [ms / slowness for ms in self.times.get(operator, ())]
+        times = [ms / float(slowness[chunk]) for ms, chunk in self.times.get(operator, ())]
         return OperatorRow(
             operator,
             kernels=self.kernels.get(operator, known.kernels),

@@ -5,7 +5,7 @@ so neither adds up to a network; a power meter sees whole networks only. Here th
 with Φ the amounts of the terms of `hwnas.predictors.features` summed over each measured network's operators, and t the
 measured costs, the coefficients minimise ‖(Φθ − t) / t‖² + λ‖Sθ‖² under θ ≥ 0, where S scales each term to its typical
 share. A cost per call or per byte cannot be negative, and this is what keeps some 300 terms sensible with some 300
-networks.
+networks. Operators that were timed inside networks add a row each, with far less weight than a network.
 """
 
 from __future__ import annotations
@@ -24,9 +24,19 @@ from hwnas.spaces.operator import Operator
 Floats = NDArray[np.float64]
 Terms = Callable[[Operator], Iterator[tuple[Term, float]]]
 
+Observed = Sequence[tuple[Operator, float, int]]
+"""Operators with their cost inside networks, and in how many it was found."""
+
 RIDGE = 1e-5
 FOLDS = 5
 MIN_NETWORKS = 20
+NETWORK_ERROR = 0.02
+"""Relative error of a measured network."""
+OPERATOR_ERROR = 0.45
+"""Error of an operator's cost inside a network, relative to itself and to a typical operator. Neighbours change it, by
+23 % in the median, and all operators that the profiler disturbs alike err together: hence more than what it varies."""
+MOST_COUNTED = 4
+"""More observations of one operator than this count as so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,11 @@ class AdditiveModel:
 
     @classmethod
     def fit(
-        cls, networks: Sequence[Sequence[Operator]], measured: Sequence[float], terms: Terms = latency_terms
+        cls,
+        networks: Sequence[Sequence[Operator]],
+        measured: Sequence[float],
+        terms: Terms = latency_terms,
+        observed: Observed = (),
     ) -> AdditiveModel:
         """Learns from measured networks.
 
@@ -60,6 +74,7 @@ class AdditiveModel:
             networks: The operators of each.
             measured: Its measured cost.
             terms: The terms of an operator.
+            observed: What is known of single operators.
 
         Raises:
             UnavailableError: Fewer than 20 networks.
@@ -72,9 +87,10 @@ class AdditiveModel:
         t = np.asarray(measured, dtype=np.float64)
         names = sorted({term for operators in networks for o in operators for term, _ in terms(o)})
         design = np.column_stack([_design(networks, names, terms), np.ones(len(t))]) / t[:, None]
-        theta = _solve(design)
+        extra = _rows_of(observed, names, terms, typical_operator(networks, measured))
+        theta = _solve(design, extra)
         residuals = design @ theta - 1
-        held_out = _cross_validate(design)
+        held_out = _cross_validate(design, extra)
         used = np.flatnonzero(theta[:-1] > 0)
         scaled = design[:, used]
         precision = scaled.T @ scaled + RIDGE * len(t) * np.diag((scaled**2).mean(axis=0))
@@ -126,21 +142,43 @@ def _design(networks: Sequence[Sequence[Operator]], names: Sequence[Term], terms
     return matrix
 
 
-def _solve(design: Floats) -> Floats:
-    """Non-negative ridge solution of ``design @ theta = 1``; the last column is not penalised."""
-    scale = np.sqrt((design**2).mean(axis=0)) + 1e-12
-    penalty = np.sqrt(RIDGE * len(design)) * np.eye(design.shape[1])
-    penalty[-1, -1] = 0.0
-    stacked = np.vstack([design / scale, penalty])
-    target = np.concatenate([np.ones(len(design)), np.zeros(design.shape[1])])
-    theta: Floats = nnls(stacked, target, maxiter=30 * design.shape[1])[0]
+def typical_operator(networks: Sequence[Sequence[Operator]], measured: Sequence[float]) -> float:
+    """The mean cost of an operator in the median network."""
+    return float(np.median([cost / len(operators) for operators, cost in zip(networks, measured, strict=True)]))
+
+
+def _rows_of(observed: Observed, names: Sequence[Term], terms: Terms, typical: float) -> Floats:
+    """Rows of the design for single operators, their target in the last column, in units of a network's error."""
+    if not observed:
+        return np.empty((0, len(names) + 2))
+    cost = np.array([c for _, c, _ in observed])
+    count = np.array([min(n, MOST_COUNTED) for _, _, n in observed])
+    weight = NETWORK_ERROR / OPERATOR_ERROR * np.sqrt(count) / np.hypot(cost, typical)
+    alone = np.zeros(len(cost))
+    rows = np.column_stack([_design([[o] for o, _, _ in observed], names, terms), alone, cost])
+    return np.asarray(rows * weight[:, None], dtype=np.float64)
+
+
+def _solve(design: Floats, extra: Floats) -> Floats:
+    """Non-negative ridge solution of ``design @ theta = 1`` and ``extra[:, :-1] @ theta = extra[:, -1]``.
+
+    The last column is not penalised. The normal equations are small and solved through their Cholesky factor.
+    """
+    rows = np.vstack([design, extra[:, :-1]])
+    scale = np.sqrt((rows**2).sum(axis=0)) + 1e-12
+    rows = rows / scale
+    ridge = np.full(design.shape[1], RIDGE)
+    ridge[-1] = 1e-12
+    factor = np.linalg.cholesky(rows.T @ rows + np.diag(ridge))
+    target = rows.T @ np.concatenate([np.ones(len(design)), extra[:, -1]])
+    theta: Floats = nnls(factor.T, np.linalg.solve(factor, target), maxiter=30 * design.shape[1])[0]
     return np.asarray(theta / scale)
 
 
-def _cross_validate(design: Floats) -> Floats:
+def _cross_validate(design: Floats, extra: Floats) -> Floats:
     """Relative error of each network when it is held out, shape (n,)."""
     errors = np.zeros(len(design))
     for fold in range(FOLDS):
         out = np.arange(len(design)) % FOLDS == fold
-        errors[out] = design[out] @ _solve(design[~out]) - 1
+        errors[out] = design[out] @ _solve(design[~out], extra) - 1
     return errors

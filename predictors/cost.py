@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +10,9 @@ from numpy.typing import NDArray
 
 from hwnas.latency_tables.device import Device
 from hwnas.predictors.learnt import energy_model, latency_model
-from hwnas.predictors.lowering import SlotLowering, lower_space
+from hwnas.predictors.lowering import lower_space
+from hwnas.predictors.slot_tables import SlotTable, gather
 from hwnas.spaces.errors import UnavailableError
-from hwnas.spaces.slot import Slot
 from hwnas.spaces.space import Rows, Space
 
 if TYPE_CHECKING:
@@ -22,25 +20,6 @@ if TYPE_CHECKING:
 
 Costs = dict[str, NDArray[np.float64]]
 COUNTED = ("weight_bytes", "macs", "params")
-CHUNK = 16384
-
-
-@dataclass(frozen=True, slots=True)
-class _SlotTable:
-    """Costs of one slot for every combination of what it reads.
-
-    Attributes:
-        columns, strides: Of the decisions read: the flat index of a row is ``rows[:, columns] @ strides``.
-        sums: Shape (combinations, costs), in the order of `CostModel.summed`.
-        peak: Largest activation bytes while the slot runs, shape (combinations,).
-        active: For each condition, its column and which options satisfy it.
-    """
-
-    columns: list[int]
-    strides: NDArray[np.int32]
-    sums: NDArray[np.float64]
-    peak: NDArray[np.float64]
-    active: tuple[tuple[int, NDArray[np.bool_]], ...] = field(default=())
 
 
 class CostModel:
@@ -66,7 +45,11 @@ class CostModel:
         self.energy = energy_model(device)
         self._learnt = {"latency_ms": self.latency} | ({"energy_mj": self.energy} if self.energy else {})
         self.summed = (*self._learnt, *COUNTED)
-        self._tables = self._compile()
+        lowering = lower_space(space)
+        costs = [model.of_operators(lowering.operators) for model in self._learnt.values()]
+        self._tables = [
+            SlotTable.compile(space, slot, own, costs) for slot, own in zip(space.slots, lowering.slots, strict=True)
+        ]
 
     def __call__(self, rows: Rows) -> Costs:
         """Costs of rows (n, decisions) in canonical form.
@@ -75,12 +58,7 @@ class CostModel:
             Arrays of shape (n,): ``latency_ms``, ``latency_ms_std``, ``weight_bytes``, ``peak_memory_bytes``, ``macs``,
             ``params``, and where the device's energy is known ``energy_mj`` and ``energy_mj_std``.
         """
-        rows = np.atleast_2d(rows)
-        sums = np.empty((len(rows), len(self.summed)))
-        peak = np.empty(len(rows))
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            sums[part], peak[part] = self._gather(np.ascontiguousarray(rows[part].T, dtype=np.int32))
+        sums, peak = gather(self._tables, np.atleast_2d(rows))
         costs: Costs = {name: sums[:, i].copy() for i, name in enumerate(self.summed)}
         for name, model in self._learnt.items():
             costs[name] += model.per_network
@@ -114,51 +92,10 @@ class CostModel:
         base = self._learnt[cost].per_network if cost in self._learnt else 0.0
         total = torch.as_tensor(base, dtype=probabilities[0].dtype)
         for table in self._tables:
-            sizes = [int(self.space.sizes[c]) for c in table.columns]
-            value = torch.as_tensor(table.sums[:, position], dtype=total.dtype).reshape(sizes)
+            value = torch.as_tensor(table.sums[table.identity, position], dtype=total.dtype).reshape(table.sizes)
             for column in table.columns:
                 value = torch.tensordot(probabilities[column], value, dims=([0], [0]))
-            for column, allowed in table.active:
+            for column, allowed in table.when:
                 value = value * probabilities[column][torch.as_tensor(allowed)].sum()
             total = total + value
         return total
-
-    def _gather(self, columns: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Sums (n, costs) and peaks (n,) from the transposed rows, shape (decisions, n)."""
-        n = columns.shape[1]
-        sums = np.zeros((n, len(self.summed)))
-        peak = np.zeros(n)
-        for table in self._tables:
-            index = np.zeros(n, dtype=np.int32)
-            for column, stride in zip(table.columns, table.strides, strict=True):
-                index += columns[column] * stride
-            own, own_peak = table.sums[index], table.peak[index]
-            if table.active:
-                mask = np.ones(n, dtype=bool)
-                for column, allowed in table.active:
-                    mask &= allowed[columns[column]]
-                own *= mask[:, None]
-                own_peak *= mask
-            sums += own
-            np.maximum(peak, own_peak, out=peak)
-        return sums, peak
-
-    def _compile(self) -> list[_SlotTable]:
-        lowering = lower_space(self.space)
-        learnt = [model.of_operators(lowering.operators) for model in self._learnt.values()]
-        return [self._table(slot, own, learnt) for slot, own in zip(self.space.slots, lowering.slots, strict=True)]
-
-    def _table(self, slot: Slot, own: SlotLowering, learnt: list[NDArray[np.float64]]) -> _SlotTable:
-        columns = [self.space.column(name) for name in slot.reads]
-        sizes = [int(self.space.sizes[c]) for c in columns]
-        strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
-        conditions = ((self.space.column(w.decision), w.values) for w in slot.when)
-        active = tuple(
-            (column, np.array([o in values for o in self.space.decisions[column].options]))
-            for column, values in conditions
-        )
-        sums = np.column_stack(
-            [np.bincount(own.owner, weights=cost[own.operator], minlength=len(own.peak)) for cost in learnt]
-            + [own.weight_bytes, own.macs, own.params]
-        )
-        return _SlotTable(columns, np.array(strides, dtype=np.int32), sums, own.peak, active)

@@ -94,6 +94,24 @@ def _convolution(own: Family, o: Operator) -> Iterator[tuple[Term, float]]:
                 yield (*own, f"odd {side} macs"), macs
 
 
+ROLES = ("conv", "pointwise", "depthwise", "vector", "linear", "pool", "add", "scale", "quantize")
+STORED = ("no weights", "float weights", "8-bit weights", "integer weights")
+
+
+def measures(operator: Operator) -> list[float]:
+    """The operator as numbers for a regression tree: what its kernel is, its shape, and what it computes and moves."""
+    o = operator
+    own, arithmetic, stored = family(o)
+    return [
+        ROLES.index(own), arithmetic.startswith("float"), STORED.index(stored),
+        o.in_bits <= 8, o.out_bits <= 8, o.out_bits < 8,
+        o.in_channels, o.out_channels, o.in_channels % CHANNEL_BLOCK == 0, o.out_channels % CHANNEL_BLOCK == 0,
+        o.in_channels % (2 * CHANNEL_BLOCK) == 0, o.out_channels % (2 * CHANNEL_BLOCK) == 0,
+        o.in_size[0], o.out_size[0], o.kernel, o.stride, o.activation == "none", o.macs, o.weights,
+        o.in_channels * o.in_size[0] * o.in_size[1], o.out_channels * o.out_size[0] * o.out_size[1],
+    ]  # fmt: skip
+
+
 def energy_terms(operator: Operator) -> Iterator[tuple[Term, float]]:
     """Terms for energy: few, because a power meter needs a second for a network.
 

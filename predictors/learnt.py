@@ -6,12 +6,24 @@ from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.table import NetworkRow, Role
 from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel
 from hwnas.predictors.features import energy_terms
+from hwnas.predictors.forest import MIN_OPERATORS, ForestModel
 
 
-def latency_model(device: Device) -> AdditiveModel:
-    """Milliseconds, from the networks to learn from; raises `UnavailableError` where there are too few."""
-    networks = device.table.with_role("fit")
-    return AdditiveModel.fit([device.table.operators_of(n) for n in networks], [n.latency_ms_p50 for n in networks])
+def latency_model(device: Device) -> AdditiveModel | ForestModel:
+    """Milliseconds, from the networks to learn from, and from operators timed inside them where there are enough.
+
+    Raises:
+        UnavailableError: Too few networks were measured.
+    """
+    table = device.table
+    fit, check = table.with_role("fit"), table.with_role("check")
+    networks, measured = [table.operators_of(n) for n in fit], [n.latency_ms_p50 for n in fit]
+    observed = [(r.operator, r.latency_ms_p50, r.count) for r in table.operators if r.latency_ms_p50 is not None]
+    additive = AdditiveModel.fit(networks, measured, observed=observed)
+    if len(observed) < MIN_OPERATORS:
+        return additive
+    held_out = [(table.operators_of(n), n.latency_ms_p50) for n in check]
+    return ForestModel.fit(additive, networks, measured, observed, held_out)
 
 
 def energy_model(device: Device) -> AdditiveModel | None:

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.spaces.operator import Operator
+from hwnas.spaces.operator import Affine, Operator
 from hwnas.spaces.slot import Slot
 from hwnas.spaces.space import Space
 
@@ -19,15 +19,19 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SlotLowering:
-    """One slot for every combination of the options that it reads, in the order of `itertools.product`.
+    """What one slot lowers to, for every combination of the options that it reads.
+
+    Many combinations lower alike; each different result is an identity.
 
     Attributes:
-        operator: Indexes into `SpaceLowering.operators`, of all combinations' operators one after the other.
-        owner: The combination that each of them belongs to.
-        weight_bytes, macs, params: Sums over a combination's operators, shape (combinations,).
-        peak: Largest activation bytes while one of them runs, shape (combinations,).
+        identity: Of each combination, in the order of `itertools.product`, shape (combinations,).
+        operator: Indexes into `SpaceLowering.operators`, of all identities' operators one after the other.
+        owner: The identity that each of them belongs to.
+        weight_bytes, macs, params: Sums over an identity's operators, shape (identities,).
+        peak: Largest activation bytes while one of them runs, shape (identities,).
     """
 
+    identity: NDArray[np.int32]
     operator: NDArray[np.int32]
     owner: NDArray[np.int32]
     weight_bytes: Floats
@@ -60,14 +64,22 @@ def lower_space(space: Space) -> SpaceLowering:
 
 
 def _lower_slot(slot: Slot, options: tuple[tuple[object, ...], ...], index: dict[Operator, int]) -> SlotLowering:
-    combinations = [slot.lower(*values) for values in product(*options)]
-    flat = [o for operators in combinations for o in operators]
-    owner = np.repeat(np.arange(len(combinations), dtype=np.int32), [len(operators) for operators in combinations])
     # Bytes and parameters depend on parts of an operator that do not count for equality: see `Operator.affine`.
-    costs = np.array([(o.weight_bytes, o.macs, o.params, o.live_bytes) for o in flat], dtype=np.float64).reshape(-1, 4)
-    sums = np.zeros((len(combinations), 3))
-    np.add.at(sums, owner, costs[:, :3])
-    peak = np.zeros(len(combinations))
-    np.maximum.at(peak, owner, costs[:, 3])
-    operator = np.array([index.setdefault(o, len(index)) for o in flat], dtype=np.int32)
-    return SlotLowering(operator, owner, sums[:, 0], sums[:, 1], sums[:, 2], peak)
+    identities: dict[tuple[tuple[int, Affine, int], ...], int] = {}
+    costs: list[tuple[int, int, int, int]] = []
+    identity = []
+    for values in product(*options):
+        operators = slot.lower(*values)
+        key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes) for o in operators)
+        if key not in identities:
+            identities[key] = len(identities)
+            costs += [(o.weight_bytes, o.macs, o.params, o.live_bytes) for o in operators]
+        identity.append(identities[key])
+    owner = np.repeat(np.arange(len(identities), dtype=np.int32), [len(key) for key in identities])
+    table = np.array(costs, dtype=np.float64).reshape(-1, 4)
+    sums = np.zeros((len(identities), 3))
+    np.add.at(sums, owner, table[:, :3])
+    peak = np.zeros(len(identities))
+    np.maximum.at(peak, owner, table[:, 3])
+    operator = np.array([i for key in identities for i, _, _ in key], dtype=np.int32)
+    return SlotLowering(np.array(identity, dtype=np.int32), operator, owner, sums[:, 0], sums[:, 1], sums[:, 2], peak)

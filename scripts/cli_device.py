@@ -39,7 +39,7 @@ def _load_space(space_name: str, input_shape: str, classes: int, joint: str) -> 
 @device.command()
 @click.argument("name")
 @_space_options
-@click.option("--seconds", type=float, default=100.0, show_default=True, help="Time to measure.")
+@click.option("--seconds", type=float, default=130.0, show_default=True, help="Time to measure.")
 @click.option("--runtime", "runtime_name", default="onnxruntime", show_default=True, help="onnxruntime, or torch.")
 @click.option(
     "--provider",
@@ -51,6 +51,7 @@ def _load_space(space_name: str, input_shape: str, classes: int, joint: str) -> 
 @click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Images per inference.")
 @click.option("--compiled", is_flag=True, help="PyTorch only: run networks through torch.compile.")
 @click.option("--networks", type=click.IntRange(20, 10_000), help="Networks to learn from at least; for slow runtimes.")
+@click.option("--held-out", type=click.IntRange(2, 2000), default=40, show_default=True, help="Networks to check on.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the networks drawn.")
 def register(
     name: str,
@@ -65,6 +66,7 @@ def register(
     batch: int,
     compiled: bool,
     networks: int | None,
+    held_out: int,
     seed: int,
 ) -> None:
     """Measure this machine as the device NAME."""
@@ -93,7 +95,7 @@ def register(
             f"{name} was registered with {known.profile.runtime} and {known.profile.runtime_settings}; other settings "
             "are another device: choose another name"
         )
-    plan = Plan(seconds=seconds, min_networks=networks or Plan().min_networks)
+    plan = Plan(seconds=seconds, checks=held_out, min_networks=networks or Plan().min_networks)
     with TerminalObserver(Console()) as observer:
         observer.stage(f"Registering {name}")
         done = registration.register(
@@ -143,6 +145,7 @@ def show(name: str) -> None:
 @device.command()
 @click.argument("name")
 @click.option("--networks", type=click.IntRange(4, 400), default=20, show_default=True, help="Networks to measure.")
+@click.option("--held-out", type=click.IntRange(2, 2000), default=40, show_default=True, help="Networks to check on.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the networks drawn.")
 def verify(name: str, networks: int, seed: int) -> None:
     """Measure fresh random networks on this machine, and compare them with the predictions of NAME."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hwnas.predictors import CostModel
-from hwnas.predictors.cost import CHUNK
+from hwnas.predictors.slot_tables import CHUNK
 from hwnas.spaces import Space
 from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.space import Rows

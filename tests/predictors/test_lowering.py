@@ -24,7 +24,7 @@ def test_the_chosen_combinations_are_the_networks_operators() -> None:
         operators, sums = [], np.zeros(3)
         for i, slot in enumerate(lowering.slots):
             if space.holds(space.slots[i].when, row[None])[0]:
-                c = combination(space, i, row)
+                c = slot.identity[combination(space, i, row)]
                 operators += [lowering.operators[o] for o in slot.operator[slot.owner == c]]
                 sums += (slot.weight_bytes[c], slot.macs[c], slot.params[c])
         workload = space.workload_of_row(row)
