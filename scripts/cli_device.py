@@ -145,7 +145,6 @@ def show(name: str) -> None:
 @device.command()
 @click.argument("name")
 @click.option("--networks", type=click.IntRange(4, 400), default=20, show_default=True, help="Networks to measure.")
-@click.option("--held-out", type=click.IntRange(2, 2000), default=40, show_default=True, help="Networks to check on.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the networks drawn.")
 def verify(name: str, networks: int, seed: int) -> None:
     """Measure fresh random networks on this machine, and compare them with the predictions of NAME."""
