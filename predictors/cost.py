@@ -48,11 +48,12 @@ class CostModel:
 
     Args:
         space: The space.
-        device: A registered device; its measured whole networks are what latency and energy are learnt from.
+        device: A registered device, whose measured whole networks are what latency and energy are learnt from, or a
+            simulated one.
 
     Attributes:
         latency: Milliseconds of operators and networks.
-        energy: Millijoules of them, or None where the device has no power meter.
+        energy: Millijoules of them, or None where no power meter was read.
         summed: Names of the costs that are sums over operators.
 
     Raises:
@@ -64,8 +65,8 @@ class CostModel:
         self.device = device
         self.latency = latency_model(device)
         self.energy = energy_model(device)
-        self._learnt = {"latency_ms": self.latency} | ({"energy_mj": self.energy} if self.energy else {})
-        self.summed = (*self._learnt, *COUNTED)
+        self._models = {"latency_ms": self.latency} | ({"energy_mj": self.energy} if self.energy else {})
+        self.summed = (*self._models, *COUNTED)
         self._tables = self._compile()
 
     def __call__(self, rows: Rows) -> Costs:
@@ -82,7 +83,7 @@ class CostModel:
             part = slice(start, start + CHUNK)
             sums[part], peak[part] = self._gather(np.ascontiguousarray(rows[part].T, dtype=np.int32))
         costs: Costs = {name: sums[:, i].copy() for i, name in enumerate(self.summed)}
-        for name, model in self._learnt.items():
+        for name, model in self._models.items():
             costs[name] += model.per_network
             costs[f"{name}_std"] = costs[name] * model.relative_std
         costs["peak_memory_bytes"] = peak
@@ -111,7 +112,7 @@ class CostModel:
         import torch
 
         position = self.summed.index(cost)
-        base = self._learnt[cost].per_network if cost in self._learnt else 0.0
+        base = self._models[cost].per_network if cost in self._models else 0.0
         total = torch.as_tensor(base, dtype=probabilities[0].dtype)
         for table in self._tables:
             sizes = [int(self.space.sizes[c]) for c in table.columns]
@@ -145,10 +146,10 @@ class CostModel:
 
     def _compile(self) -> list[_SlotTable]:
         lowering = lower_space(self.space)
-        learnt = [model.of_operators(lowering.operators) for model in self._learnt.values()]
-        return [self._table(slot, own, learnt) for slot, own in zip(self.space.slots, lowering.slots, strict=True)]
+        costs = [model.of_operators(lowering.operators) for model in self._models.values()]
+        return [self._table(slot, own, costs) for slot, own in zip(self.space.slots, lowering.slots, strict=True)]
 
-    def _table(self, slot: Slot, own: SlotLowering, learnt: list[NDArray[np.float64]]) -> _SlotTable:
+    def _table(self, slot: Slot, own: SlotLowering, costs: list[NDArray[np.float64]]) -> _SlotTable:
         columns = [self.space.column(name) for name in slot.reads]
         sizes = [int(self.space.sizes[c]) for c in columns]
         strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
@@ -158,7 +159,7 @@ class CostModel:
             for column, values in conditions
         )
         sums = np.column_stack(
-            [np.bincount(own.owner, weights=cost[own.operator], minlength=len(own.peak)) for cost in learnt]
+            [np.bincount(own.owner, weights=cost[own.operator], minlength=len(own.peak)) for cost in costs]
             + [own.weight_bytes, own.macs, own.params]
         )
         return _SlotTable(columns, np.array(strides, dtype=np.int32), sums, own.peak, active)

@@ -1,4 +1,4 @@
-"""What a device's measurements teach: its latency and its energy as sums over operators."""
+"""Latency and energy of a device as sums over operators: learnt from its measurements, or computed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.table import NetworkRow, Role
 from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel
 from hwnas.predictors.features import energy_terms
+from hwnas.predictors.operator_costs import Computed, OperatorCosts
 
 
-def latency_model(device: Device) -> AdditiveModel:
+def latency_model(device: Device) -> OperatorCosts:
     """Milliseconds, from the networks to learn from; raises `UnavailableError` where there are too few."""
+    if accelerator := device.accelerator:
+        return Computed(accelerator.latency_ms)
     networks = device.table.with_role("fit")
     return AdditiveModel.fit([device.table.operators_of(n) for n in networks], [n.latency_ms_p50 for n in networks])
 
 
-def energy_model(device: Device) -> AdditiveModel | None:
+def energy_model(device: Device) -> OperatorCosts | None:
     """Millijoules, from the networks to learn from; None where a power meter saw too few of them."""
+    if accelerator := device.accelerator:
+        return Computed(accelerator.energy_mj)
     networks = networks_with_energy(device, "fit")
     if len(networks) < MIN_NETWORKS:
         return None
