@@ -67,7 +67,7 @@ class PowerMeter(_Model):
     Attributes:
         name: Of `hwnas.latency_tables.energy.meters`, or ``log`` for a meter whose log was read afterwards.
         what: What it measures.
-        idle_watts: Power when nothing runs, which was subtracted; None as long as the log is missing.
+        idle_watts: Power when nothing runs, which was subtracted.
         clock_offset_s: How far the log's clock is ahead of the device's.
         windows, window_s: Of each network, and how long each is at least.
         verified: Error of the energy model on networks that it never saw.
@@ -77,7 +77,7 @@ class PowerMeter(_Model):
     what: str
     windows: int
     window_s: float
-    idle_watts: float | None = None
+    idle_watts: float
     clock_offset_s: float | None = None
     verified: Verification | None = None
 

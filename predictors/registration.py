@@ -102,6 +102,7 @@ def register(
         precisions=found.precisions,
         off_speed=found.off_speed,
         off_speed_left_out=found.left_out,
+        power_meter=known.profile.power_meter if known else None,
     )
     device = Device(profile, found.table)
     checked = check(device, space)

@@ -61,9 +61,8 @@ def show_device(found: Device, console: Console) -> None:
 
 
 def _energy(meter: PowerMeter) -> str:
-    text = f"{meter.what}; {meter.windows} windows of {meter.window_s:g} s"
-    if meter.idle_watts is not None:
-        text += f", {meter.idle_watts:.1f} W idle power subtracted"
+    text = f"{meter.what}; {meter.windows} windows of {meter.window_s:g} s, {meter.idle_watts:.1f} W idle power "
+    text += "subtracted"
     if meter.verified:
         v = meter.verified
         text += f"; held out: MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f} ({v.networks} networks)"
