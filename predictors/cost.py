@@ -53,7 +53,7 @@ class CostModel:
 
     Attributes:
         latency: Milliseconds of operators and networks.
-        energy: Millijoules of them, or None where no power meter was read.
+        energy: Millijoules of them, or None where no power meter was read or it saw no such operators.
         summed: Names of the costs that are sums over operators.
 
     Raises:
@@ -63,11 +63,19 @@ class CostModel:
     def __init__(self, space: Space, device: Device) -> None:
         self.space = space
         self.device = device
+        operators = lower_space(space).operators
         self.latency = latency_model(device)
-        self.energy = energy_model(device)
-        self._models = {"latency_ms": self.latency} | ({"energy_mj": self.energy} if self.energy else {})
+        self._models = {"latency_ms": self.latency}
+        costs = [self.latency.of_operators(operators)]
+        self.energy, self._no_energy = energy_model(device), "no power meter was read when it was measured"
+        if self.energy is not None:
+            try:
+                costs.append(self.energy.of_operators(operators))
+                self._models["energy_mj"] = self.energy
+            except UnavailableError as error:
+                self.energy, self._no_energy = None, f"its meter saw other networks, {error}".partition(";")[0]
         self.summed = (*self._models, *COUNTED)
-        self._tables = self._compile()
+        self._tables = self._compile(costs)
 
     def __call__(self, rows: Rows) -> Costs:
         """Costs of rows (n, decisions) in canonical form.
@@ -93,8 +101,8 @@ class CostModel:
         """Raises `UnavailableError` with the reason where the device does not know a cost."""
         if cost == "energy_mj" and self.energy is None:
             raise UnavailableError(
-                f"nothing is known of energy on {self.device.name}: no power meter was read when it was measured; run "
-                f"'hwnas device energy {self.device.name} --meter …' on the device, or choose another cost"
+                f"nothing is known of energy on {self.device.name}: {self._no_energy}; run 'hwnas device energy "
+                f"{self.device.name} --meter …' on the device, or choose another cost"
             )
 
     def of(self, candidate: Mapping[str, object]) -> dict[str, float]:
@@ -144,9 +152,8 @@ class CostModel:
             np.maximum(peak, own_peak, out=peak)
         return sums, peak
 
-    def _compile(self) -> list[_SlotTable]:
+    def _compile(self, costs: list[NDArray[np.float64]]) -> list[_SlotTable]:
         lowering = lower_space(self.space)
-        costs = [model.of_operators(lowering.operators) for model in self._models.values()]
         return [self._table(slot, own, costs) for slot, own in zip(self.space.slots, lowering.slots, strict=True)]
 
     def _table(self, slot: Slot, own: SlotLowering, costs: list[NDArray[np.float64]]) -> _SlotTable:

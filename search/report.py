@@ -83,7 +83,7 @@ def outcome(networks: list[NetworkRow]) -> str:
         return "The search chose the reference network itself: it found nothing better."
     computed = all(math.isnan(row.latency_measured_ms) for row in (chosen, reference))
     latencies = [row.latency_predicted_ms if computed else row.latency_measured_ms for row in (chosen, reference)]
-    speed = ratio(*latencies, "faster", "slower")
+    speed = ratio(latencies[0], latencies[1], "faster", "slower")
     accuracy = points(chosen.test_accuracy, reference.test_accuracy)
     if NOTHING in (speed, accuracy):
         return "The chosen network cannot be compared with the reference: a measurement is missing."
