@@ -92,6 +92,8 @@ class TestBitSerial:
         assert BISMO_EDGE.compute_cycles(small(3, 5)) == tiles * 15
         assert BISMO_EDGE.compute_cycles(small(32, 32)) == tiles * 256
         assert BISMO_CLOUD.compute_cycles(small(8, 8)) == 64
+        deep = replace(small(8, 8), in_channels=64)  # 576 deep
+        assert BISMO_EDGE.compute_cycles(deep) == 2 * 4 * 3 * 64
         assert BISMO_EDGE.latency_ms(small(8, 8)) == pytest.approx(43_008 / 64 / 200e6 * 1e3)
         wide = replace(small(8, 8), in_size=(8, 8), out_size=(8, 8))
         assert BISMO_EDGE.latency_ms(wide) == pytest.approx(4 * tiles * 64 / 200e6 * 1e3)
