@@ -145,7 +145,7 @@ def _offset(log: PowerLog, windows: Sequence[Window], start: Floats, end: Floats
         if whole <= 0 or (idle_first and power[0] > power[1:].min()):
             return -np.inf
         within = square - float((joules[seconds > 0] ** 2 / seconds[seconds > 0]).sum())
-        return 1 - within / whole
+        return 1 - within / float(whole)
 
     shifts = np.arange(-MAX_OFFSET_S, MAX_OFFSET_S + STEP_S / 2, STEP_S)
     inside = [s for s in shifts if log.times_s[0] <= start.min() + s and end.max() + s <= log.times_s[-1]]
