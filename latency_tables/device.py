@@ -10,18 +10,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hwnas.latency_tables.execution import Execution
 from hwnas.latency_tables.runtimes import Runtime, make_runtime
+from hwnas.latency_tables.simulated import ACCELERATORS, Accelerator
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.spaces.errors import InvalidFileError, UnknownNameError
+from hwnas.spaces.errors import InvalidFileError, UnavailableError, UnknownNameError
 from hwnas.spaces.files import read_yaml, write_yaml
 
-Execution = Literal["native", "emulated", "stored only"]
-"""How a device runs a precision.
-
-``native``: by a kernel of that very precision. ``stored only``: by the kernel of a wider integer type, so it saves
-bytes but no time. ``emulated``: it needs extra steps, such as turning integers back to float32 at every inference.
-"""
+SIMULATED = "simulated"
+"""The runtime of a device whose costs are computed."""
 
 
 class _Model(BaseModel):
@@ -69,7 +67,7 @@ class PowerMeter(_Model):
     Attributes:
         name: Of `hwnas.latency_tables.energy.meters`, or ``log`` for a meter whose log was read afterwards.
         what: What it measures.
-        idle_watts: Power when nothing runs, which was subtracted; None as long as the log is missing.
+        idle_watts: Power when nothing runs, which was subtracted.
         clock_offset_s: How far the log's clock is ahead of the device's.
         windows, window_s: Of each network, and how long each is at least.
         verified: Error of the energy model on networks that it never saw.
@@ -79,7 +77,7 @@ class PowerMeter(_Model):
     what: str
     windows: int
     window_s: float
-    idle_watts: float | None = None
+    idle_watts: float
     clock_offset_s: float | None = None
     verified: Verification | None = None
 
@@ -88,7 +86,7 @@ class Profile(_Model):
     """The content of ``profile.yaml``.
 
     ``probe_ms``: see `hwnas.latency_tables.steadiness`. ``off_speed``: how many networks were measured at another speed
-    of the machine than most when it was registered, and whether they were left out.
+    of the machine than most when it was registered, and whether they were left out. ``simulated``: nobody measured it.
     """
 
     format: Literal[1] = 1
@@ -98,7 +96,7 @@ class Profile(_Model):
     runtime_settings: dict[str, Any]
     facts: dict[str, str]
     protocol: dict[str, float | int | str]
-    probe_ms: float
+    probe_ms: float | None
     registered: str
     registration_seconds: float
     off_speed: int = 0
@@ -116,7 +114,7 @@ class Profile(_Model):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A registered device: a folder with ``profile.yaml``, ``table.parquet`` and ``networks.parquet``."""
+    """A device, registered or simulated: a folder with ``profile.yaml``, ``table.parquet`` and ``networks.parquet``."""
 
     profile: Profile
     table: LatencyTable = field(default_factory=LatencyTable)
@@ -126,8 +124,36 @@ class Device:
         """The profile's name."""
         return self.profile.name
 
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """What computes the costs of a simulated device; None where they are measured."""
+        if self.profile.runtime != SIMULATED:
+            return None
+        name = str(self.profile.runtime_settings.get("accelerator"))
+        if name not in ACCELERATORS:
+            raise UnknownNameError("simulated accelerator", name, ACCELERATORS)
+        return ACCELERATORS[name]
+
+    @property
+    def measured_in_words(self) -> str:
+        """How much was measured, and when."""
+        if self.accelerator:
+            return "nothing: latency and energy are computed from the operators"
+        roles = [n.role for n in self.table.networks]
+        return (
+            f"{roles.count('fit')} networks to learn from and {roles.count('check')} held out, "
+            f"{len(self.table.operators)} distinct operators, {self.profile.registered}, "
+            f"{self.profile.registration_seconds:.0f} s"
+        )
+
     def make_runtime(self) -> Runtime:
-        """The runtime that the device was measured with; raises `UnavailableError` where it is not installed."""
+        """The runtime that the device was measured with.
+
+        Raises:
+            UnavailableError: It is not installed, or the device is simulated and runs nothing.
+        """
+        if self.accelerator:
+            raise UnavailableError(f"{self.name} is simulated: its costs are computed, and nothing can run on it")
         return make_runtime(self.profile.runtime, self.profile.runtime_settings)
 
     def runs_on(self, runtime: Runtime) -> bool:
@@ -139,6 +165,23 @@ class Device:
     def steadiness(self) -> Steadiness:
         """Knows how fast the machine was when it was registered."""
         return Steadiness(self.profile.probe_ms)
+
+    @classmethod
+    def simulate(cls, name: str) -> Device:
+        """The simulated device of that name in `ACCELERATORS`."""
+        accelerator = ACCELERATORS[name]
+        profile = Profile(
+            name=name,
+            simulated=True,
+            runtime=SIMULATED,
+            runtime_settings={"accelerator": name},
+            facts={"processor": accelerator.what, "runtime": SIMULATED, "source": accelerator.source},
+            protocol={},
+            probe_ms=None,
+            registered="",
+            registration_seconds=0.0,
+        )
+        return cls(profile)
 
     def save(self, folder: Path) -> None:
         """Writes the device's files into ``folder``, the profile last, so that an unfinished device is not listed."""
@@ -155,7 +198,14 @@ class Device:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise InvalidFileError(f"{folder / 'profile.yaml'}: {where}: {first['msg']}") from error
-        return cls(profile, LatencyTable.load(folder))
+        device = cls(profile, LatencyTable.load(folder))
+        try:
+            _ = device.accelerator
+        except UnknownNameError as error:
+            raise InvalidFileError(f"{folder / 'profile.yaml'}: {error}") from error
+        if device.accelerator and not profile.simulated:
+            raise InvalidFileError(f"{folder / 'profile.yaml'}: simulated: must be true where costs are computed")
+        return device
 
 
 def devices_folder() -> Path:
@@ -167,12 +217,12 @@ def devices_folder() -> Path:
 
 
 def list_devices() -> list[str]:
-    """Names of the registered devices."""
-    return sorted(p.parent.name for p in devices_folder().glob("*/profile.yaml"))
+    """Names of the registered devices. Beside them `load_device` knows the simulated ones, those of `ACCELERATORS`."""
+    return sorted({p.parent.name for p in devices_folder().glob("*/profile.yaml")} - ACCELERATORS.keys())
 
 
 def load_device(name: str) -> Device:
-    """A device by name, or by the path of its folder.
+    """A registered or simulated device by name, or by the path of its folder.
 
     Raises:
         UnknownNameError: No device of that name; names the nearest.
@@ -180,14 +230,26 @@ def load_device(name: str) -> Device:
     """
     if len(name) < 4096 and os.path.exists(os.path.join(name, "profile.yaml")):  # noqa: PTH110, PTH118
         return Device.load(Path(name))
+    if name in ACCELERATORS:
+        return Device.simulate(name)
     if name not in list_devices():
         hint = "Register this machine with 'hwnas device register NAME'"
-        raise UnknownNameError("device", name, list_devices(), hint)
+        raise UnknownNameError("device", name, [*list_devices(), *ACCELERATORS], hint)
     return Device.load(device_folder(name))
 
 
 def device_folder(name: str) -> Path:
-    """The folder of a device in the user's data folder; raises `InvalidFileError` for names that are no names."""
+    """The folder of a device in the user's data folder.
+
+    Raises:
+        InvalidFileError: A name that is no name.
+        UnavailableError: The name of a simulated device: there is nothing to measure on it.
+    """
+    if name in ACCELERATORS:
+        raise UnavailableError(
+            f"{name} is a simulated device that comes with hwnas: its costs are computed, and nothing can be measured "
+            "on it. Choose another name for a device of your own"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise InvalidFileError(
             f"a device cannot be called {name!r}: use letters, digits, dots, dashes and underscores, at most 64"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hwnas.latency_tables.device import Execution, Precision
+from hwnas.latency_tables.device import Device, Precision
+from hwnas.latency_tables.execution import Execution
 from hwnas.latency_tables.plan import precision_pairs
 from hwnas.latency_tables.runtimes import OperatorTime, Runtime
+from hwnas.latency_tables.simulated import execution
 from hwnas.latency_tables.timing import Timing
 from hwnas.spaces.operator import Operator, stored_bits
 from hwnas.spaces.space import Rows, Space
@@ -62,6 +64,12 @@ def classify(weight_bits: int, act_bits: int, layers: list[OperatorTime], runtim
     if classes and act_bits == FLOAT and all(c == {"float"} for c in classes):
         return "stored only"
     return "emulated"
+
+
+def executes_on(device: Device, operator: Operator) -> Execution:
+    """How a device runs one operator, simulated or as measured."""
+    accelerator = device.accelerator
+    return execution(accelerator, operator) if accelerator else executes(operator, device.profile.precisions)
 
 
 def executes(operator: Operator, precisions: tuple[Precision, ...]) -> Execution:

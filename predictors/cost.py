@@ -27,11 +27,12 @@ class CostModel:
 
     Args:
         space: The space.
-        device: A registered device; its measured whole networks are what latency and energy are learnt from.
+        device: A registered device, whose measured whole networks are what latency and energy are learnt from, or a
+            simulated one.
 
     Attributes:
         latency: Milliseconds of operators and networks.
-        energy: Millijoules of them, or None where the device has no power meter.
+        energy: Millijoules of them, or None where no power meter was read or it saw no such operators.
         summed: Names of the costs that are sums over operators.
 
     Raises:
@@ -41,12 +42,18 @@ class CostModel:
     def __init__(self, space: Space, device: Device) -> None:
         self.space = space
         self.device = device
-        self.latency = latency_model(device)
-        self.energy = energy_model(device)
-        self._learnt = {"latency_ms": self.latency} | ({"energy_mj": self.energy} if self.energy else {})
-        self.summed = (*self._learnt, *COUNTED)
         lowering = lower_space(space)
-        costs = [model.of_operators(lowering.operators) for model in self._learnt.values()]
+        self.latency = latency_model(device)
+        self._models = {"latency_ms": self.latency}
+        costs = [self.latency.of_operators(lowering.operators)]
+        self.energy, self._no_energy = energy_model(device), "no power meter was read when it was measured"
+        if self.energy is not None:
+            try:
+                costs.append(self.energy.of_operators(lowering.operators))
+                self._models["energy_mj"] = self.energy
+            except UnavailableError as error:
+                self.energy, self._no_energy = None, f"its meter saw other networks, {error}".partition(";")[0]
+        self.summed = (*self._models, *COUNTED)
         self._tables = [
             SlotTable.compile(space, slot, own, costs) for slot, own in zip(space.slots, lowering.slots, strict=True)
         ]
@@ -60,7 +67,7 @@ class CostModel:
         """
         sums, peak = gather(self._tables, np.atleast_2d(rows))
         costs: Costs = {name: sums[:, i].copy() for i, name in enumerate(self.summed)}
-        for name, model in self._learnt.items():
+        for name, model in self._models.items():
             costs[name] += model.per_network
             costs[f"{name}_std"] = costs[name] * model.relative_std
         costs["peak_memory_bytes"] = peak
@@ -70,8 +77,8 @@ class CostModel:
         """Raises `UnavailableError` with the reason where the device does not know a cost."""
         if cost == "energy_mj" and self.energy is None:
             raise UnavailableError(
-                f"nothing is known of energy on {self.device.name}: no power meter was read when it was measured; run "
-                f"'hwnas device energy {self.device.name} --meter …' on the device, or choose another cost"
+                f"nothing is known of energy on {self.device.name}: {self._no_energy}; run 'hwnas device energy "
+                f"{self.device.name} --meter …' on the device, or choose another cost"
             )
 
     def of(self, candidate: Mapping[str, object]) -> dict[str, float]:
@@ -89,7 +96,7 @@ class CostModel:
         import torch
 
         position = self.summed.index(cost)
-        base = self._learnt[cost].per_network if cost in self._learnt else 0.0
+        base = self._models[cost].per_network if cost in self._models else 0.0
         total = torch.as_tensor(base, dtype=probabilities[0].dtype)
         for table in self._tables:
             value = torch.as_tensor(table.sums[table.identity, position], dtype=total.dtype).reshape(table.sizes)

@@ -1,4 +1,4 @@
-"""What a device's measurements teach: its latency and its energy as sums over operators."""
+"""Latency and energy of a device as sums over operators: learnt from its measurements, or computed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from hwnas.latency_tables.table import NetworkRow, Role
 from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel
 from hwnas.predictors.features import energy_terms
 from hwnas.predictors.forest import MIN_OPERATORS, ForestModel
+from hwnas.predictors.operator_costs import Computed, OperatorCosts
 
 
-def latency_model(device: Device) -> AdditiveModel | ForestModel:
+def latency_model(device: Device) -> OperatorCosts:
     """Milliseconds, from the networks to learn from, and from operators timed inside them where there are enough.
 
     Raises:
         UnavailableError: Too few networks were measured.
     """
+    if accelerator := device.accelerator:
+        return Computed(accelerator.latency_ms)
     table = device.table
     fit, check = table.with_role("fit"), table.with_role("check")
     networks, measured = [table.operators_of(n) for n in fit], [n.latency_ms_p50 for n in fit]
@@ -26,8 +29,10 @@ def latency_model(device: Device) -> AdditiveModel | ForestModel:
     return ForestModel.fit(additive, networks, measured, observed, held_out)
 
 
-def energy_model(device: Device) -> AdditiveModel | None:
+def energy_model(device: Device) -> OperatorCosts | None:
     """Millijoules, from the networks to learn from; None where a power meter saw too few of them."""
+    if accelerator := device.accelerator:
+        return Computed(accelerator.energy_mj)
     networks = networks_with_energy(device, "fit")
     if len(networks) < MIN_NETWORKS:
         return None

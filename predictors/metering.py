@@ -14,6 +14,7 @@ from hwnas.latency_tables.energy.meters import Meter
 from hwnas.latency_tables.energy.power_log import PowerLog, read_windows
 from hwnas.latency_tables.energy.profile import Session, networks_to_meter, table_with_energy
 from hwnas.latency_tables.energy.windows import EnergyProtocol, measure_windows
+from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import prepare
 from hwnas.latency_tables.runtimes import Executable, Runtime
 from hwnas.latency_tables.table import NetworkRow
@@ -39,6 +40,9 @@ def measure_energy(
 ) -> tuple[Device, Session]:
     """Runs networks of each of the device's spaces in measuring windows.
 
+    Returns:
+        The device with what the meter counted, or as it was without one, and the windows.
+
     Args:
         device: Registered on this machine.
         meter: Counts meanwhile; None for a meter that logs on its own, see `read_log`.
@@ -48,10 +52,15 @@ def measure_energy(
 
     Raises:
         NoisyMeasurementError: Figures that do not repeat.
-        UnavailableError: The device holds too few networks.
+        UnavailableError: The device is another machine, or it holds too few networks.
     """
     protocol = protocol or EnergyProtocol()
     runtime = device.make_runtime()
+    if not same_machine(device.profile.facts):
+        raise UnavailableError(
+            f"{device.name} is another machine ({device.profile.facts.get('processor', 'unknown')}): its energy can "
+            "only be measured there"
+        )
     spaces = {spec: space_from_spec(json.loads(spec)) for spec in dict.fromkeys(n.space for n in device.table.networks)}
     chosen = [n for key in spaces for n in networks_to_meter(device.table, key, networks)]
     if sum(n.role == "fit" for n in chosen) < MIN_NETWORKS:
@@ -65,14 +74,9 @@ def measure_energy(
     items = [_prepare(spaces[n.space], n, runtime).run for n in chosen]
     windows = measure_windows(items, meter, protocol, progress=progress)
     session = Session(networks=tuple((n.space, n.digest) for n in chosen), windows=tuple(windows), protocol=protocol)
-    about = PowerMeter(
-        name=meter.name if meter else LOG,
-        what=meter.what if meter else "an external meter, its log not read yet",
-        windows=protocol.rounds,
-        window_s=protocol.window_s,
-    )
-    device = replace(device, profile=device.profile.model_copy(update={"power_meter": about}))
-    return (_with_figures(device, session) if meter else device), session
+    if meter is None:
+        return device, session
+    return _with_figures(device, session, meter.name, meter.what), session
 
 
 def read_log(device: Device, session: Session, log: PowerLog, path: Path) -> Device:
@@ -82,12 +86,8 @@ def read_log(device: Device, session: Session, log: PowerLog, path: Path) -> Dev
         NoisyMeasurementError: The log does not cover the windows, or its figures do not repeat.
     """
     windows, offset = read_windows(log, session.windows)
-    device = _with_figures(device, session.model_copy(update={"windows": tuple(windows)}))
-    assert device.profile.power_meter is not None
-    about = device.profile.power_meter.model_copy(
-        update={"what": f"an external meter, log {path.name}", "clock_offset_s": round(offset, 3)}
-    )
-    return replace(device, profile=device.profile.model_copy(update={"power_meter": about}))
+    session = session.model_copy(update={"windows": tuple(windows)})
+    return _with_figures(device, session, LOG, f"an external meter, log {path.name}", round(offset, 3))
 
 
 def verify_energy(device: Device) -> Verification | None:
@@ -100,12 +100,19 @@ def verify_energy(device: Device) -> Verification | None:
     return verification(prediction_error(predicted, np.array([n.energy_mj for n in held_out], dtype=np.float64)))
 
 
-def _with_figures(device: Device, session: Session) -> Device:
+def _with_figures(
+    device: Device, session: Session, meter: str, what: str, clock_offset_s: float | None = None
+) -> Device:
     table, idle_watts = table_with_energy(device.table, session.networks, session.windows, session.protocol)
     device = replace(device, table=table)
-    assert device.profile.power_meter is not None
-    about = device.profile.power_meter.model_copy(
-        update={"idle_watts": round(idle_watts, 3), "verified": verify_energy(device)}
+    about = PowerMeter(
+        name=meter,
+        what=what,
+        windows=session.protocol.rounds,
+        window_s=session.protocol.window_s,
+        idle_watts=round(idle_watts, 3),
+        clock_offset_s=clock_offset_s,
+        verified=verify_energy(device),
     )
     return replace(device, profile=device.profile.model_copy(update={"power_meter": about}))
 

@@ -37,8 +37,8 @@ class Check:
 
 
 def covers(device: Device, space: Space) -> bool:
-    """Whether networks of this very space were measured on the device."""
-    return any(n.space == space.key for n in device.table.networks)
+    """Whether the device knows what networks of this very space cost: they were measured, or it is simulated."""
+    return device.accelerator is not None or any(n.space == space.key for n in device.table.networks)
 
 
 def register(
@@ -102,21 +102,26 @@ def register(
         precisions=found.precisions,
         off_speed=found.off_speed,
         off_speed_left_out=found.left_out,
+        power_meter=known.profile.power_meter if known else None,
     )
     device = Device(profile, found.table)
-    verified = verification(check(device, space).error)
+    checked = check(device, space)
+    assert checked is not None
+    verified = verification(checked.error)
     seconds = round(time.perf_counter() - start, 1)
     device = replace(device, profile=profile.model_copy(update={"verified": verified, "registration_seconds": seconds}))
     device.save(folder)
     return device
 
 
-def check(device: Device, space: Space) -> Check:
-    """Predicts the device's held-out networks of a space.
+def check(device: Device, space: Space) -> Check | None:
+    """Predicts the device's held-out networks of a space; None where the device is simulated and has none.
 
     Raises:
         UnavailableError: The device holds no such networks.
     """
+    if device.accelerator:
+        return None
     held_out = [n for n in device.table.with_role("check") if n.space == space.key]
     if len(held_out) < 2:
         raise UnavailableError(f"device {device.name!r} has no held-out networks of space {space.name!r}")

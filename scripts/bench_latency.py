@@ -11,6 +11,7 @@ from hwnas.latency_tables.device import Device, load_device
 from hwnas.latency_tables.table import NetworkRow
 from hwnas.predictors.learnt import latency_model
 from hwnas.predictors.metrics import PredictionError, prediction_error
+from hwnas.spaces.errors import UnavailableError
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +20,8 @@ def latency_figures(device_name: str) -> dict[str, Any]:
     """Errors on the held-out networks: hwnas, a line through MACs, and a line through MACs, operators and bytes."""
     device = load_device(device_name)
     fit, held_out = device.table.with_role("fit"), device.table.with_role("check")
+    if len(held_out) < 2:
+        raise UnavailableError(f"{device_name} has no held-out networks to compare predictions with")
     target, measured = _latency(fit), _latency(held_out)
     ours = latency_model(device).of_networks([device.table.operators_of(n) for n in held_out])
     verified = device.profile.verified

@@ -12,11 +12,14 @@ import numpy as np
 from hwnas.latency_tables.device import load_device
 from hwnas.predictors.cost import CostModel
 from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.errors import UnavailableError
 
 
 def scoring_figures(device_name: str, batch: int, repeats: int) -> dict[str, Any]:
     """Of each of the device's spaces: speed of a batch, compile time, and agreement with the per-operator sum."""
     device = load_device(device_name)
+    if not device.table.networks:
+        raise UnavailableError(f"{device_name} was measured for no space: there is nothing to score")
     figures = {}
     for spec in dict.fromkeys(n.space for n in device.table.networks):
         space = space_from_spec(json.loads(spec))

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 
 @click.group()
@@ -112,25 +111,15 @@ def register(
 
 @device.command("list")
 def list_command() -> None:
-    """List the registered devices."""
+    """List the registered devices, and those that are simulated."""
     from hwnas.latency_tables.device import devices_folder, list_devices, load_device
+    from hwnas.latency_tables.simulated import ACCELERATORS
+    from hwnas.scripts.device_tables import devices_table
 
     names = list_devices()
     if not names:
         click.echo(f"no devices in {devices_folder()}; register this machine with 'hwnas device register NAME'")
-        return
-    table = Table("device", "processor", "runtime", "networks", "held-out error")
-    for name in names:
-        found = load_device(name)
-        verified = found.profile.verified
-        table.add_row(
-            name,
-            found.profile.facts.get("processor", "?"),
-            found.profile.facts.get("runtime", "?"),
-            str(len(found.table.networks)),
-            f"{verified.mape:.1%}" if verified else "not verified",
-        )
-    Console().print(table)
+    Console().print(devices_table([load_device(name) for name in [*names, *ACCELERATORS]]))
 
 
 @device.command()

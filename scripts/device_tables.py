@@ -1,11 +1,28 @@
-"""A device on the terminal."""
+"""Devices on the terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from hwnas.latency_tables.device import Device, PowerMeter
+
+
+def devices_table(devices: Sequence[Device]) -> Table:
+    """A line for each device: what it is, and how far its predictions can be trusted."""
+    table = Table("device", "processor", "runtime", "networks", "held-out error")
+    for device in devices:
+        facts, verified = device.profile.facts, device.profile.verified
+        table.add_row(
+            device.name,
+            facts.get("processor", "?"),
+            facts.get("runtime", "?"),
+            "–" if device.accelerator else str(len(device.table.networks)),
+            "computed" if device.accelerator else f"{verified.mape:.1%}" if verified else "not verified",
+        )
+    return table
 
 
 def show_device(found: Device, console: Console) -> None:
@@ -14,18 +31,14 @@ def show_device(found: Device, console: Console) -> None:
     facts = Table(title=f"{profile.name}{' (simulated)' if profile.simulated else ''}", show_header=False)
     for key, value in profile.facts.items():
         facts.add_row(key, value)
-    facts.add_row(
-        "threads, batch", f"{profile.runtime_settings.get('threads')}, {profile.runtime_settings.get('batch')}"
-    )
-    roles = [n.role for n in found.table.networks]
-    facts.add_row(
-        "measured",
-        f"{roles.count('fit')} networks to learn from and {roles.count('check')} held out, "
-        f"{len(found.table.operators)} distinct operators, {profile.registered}, {profile.registration_seconds:.0f} s",
-    )
+    settings = profile.runtime_settings
+    if "threads" in settings:
+        facts.add_row("threads, batch", f"{settings['threads']}, {settings.get('batch')}")
+    facts.add_row("measured", found.measured_in_words)
     if profile.off_speed:
         facts.add_row("steadiness", profile.off_speed_in_words)
-    facts.add_row("protocol", ", ".join(f"{k} {v}" for k, v in profile.protocol.items()))
+    if profile.protocol:
+        facts.add_row("protocol", ", ".join(f"{k} {v}" for k, v in profile.protocol.items()))
     if profile.verified:
         v = profile.verified
         facts.add_row(
@@ -36,6 +49,8 @@ def show_device(found: Device, console: Console) -> None:
     if profile.power_meter:
         facts.add_row("energy", _energy(profile.power_meter))
     console.print(facts)
+    if not profile.precisions:
+        return
     bits = Table(title="Precisions", caption="latency of the space's reference network against float32")
     for heading in ("weight bits", "activation bits", "execution", "latency", "kernels"):
         bits.add_column(heading)
@@ -46,9 +61,8 @@ def show_device(found: Device, console: Console) -> None:
 
 
 def _energy(meter: PowerMeter) -> str:
-    text = f"{meter.what}; {meter.windows} windows of {meter.window_s:g} s"
-    if meter.idle_watts is not None:
-        text += f", {meter.idle_watts:.1f} W idle power subtracted"
+    text = f"{meter.what}; {meter.windows} windows of {meter.window_s:g} s, {meter.idle_watts:.1f} W idle power "
+    text += "subtracted"
     if meter.verified:
         v = meter.verified
         text += f"; held out: MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f} ({v.networks} networks)"

@@ -25,7 +25,8 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
     Where the device is this machine, what was measured counts instead of the prediction. The test split is read here
     and nowhere else, once for the chosen network and once for the reference.
     """
-    observer.progress("measuring the networks, interleaved", 0.2)
+    if same_machine(run.device.profile.facts):
+        observer.progress("measuring the networks, interleaved", 0.2)
     measured = measure_finals(run, finals)
     rows = np.array([run.space.encode(f.candidate) for f in finals])
     costs = dict(run.cost(rows))

@@ -37,7 +37,7 @@ class DataConfig(_Section):
 
 
 class DeviceConfig(_Section):
-    """What the network will run on. A name not registered yet is registered by measuring this machine.
+    """What the network will run on: a registered device, a simulated one, or this machine, which is registered first.
 
     Where the device is this machine, ``focus_networks`` networks beside the most promising candidates are measured too
     before the search, and as many beside its best candidates after it.

@@ -126,9 +126,12 @@ def check_file(path: Path, network: Network, dataset: Dataset, split: Split, run
 
 
 def export_runtime(device: Device) -> OnnxRuntime:
-    """ONNX Runtime as the device was measured with it, or its CPU provider where the device has another runtime."""
-    runtime = device.make_runtime()
-    return runtime if isinstance(runtime, OnnxRuntime) else OnnxRuntime()
+    """ONNX Runtime as the device was measured with it, or on this machine's CPU where it was measured otherwise."""
+    if device.profile.runtime == OnnxRuntime.name:
+        return OnnxRuntime(**device.profile.runtime_settings)
+    runtime = OnnxRuntime()
+    runtime.check_integer_kernels()
+    return runtime
 
 
 def file_accuracy(path: Path, dataset: Dataset, split: Split, runtime: OnnxRuntime) -> float:

@@ -53,6 +53,7 @@ def render(data: ReportData) -> str:
     environment.filters.update(
         ms=written.milliseconds,
         number=written.number,
+        known=written.known,
         size=written.data_size,
         count=written.count,
         percent=written.percent,
@@ -80,7 +81,9 @@ def outcome(networks: list[NetworkRow]) -> str:
     chosen, reference = networks[:2]
     if chosen.digest == reference.digest:
         return "The search chose the reference network itself: it found nothing better."
-    speed = ratio(chosen.latency_measured_ms, reference.latency_measured_ms, "faster", "slower")
+    computed = all(math.isnan(row.latency_measured_ms) for row in (chosen, reference))
+    latencies = [row.latency_predicted_ms if computed else row.latency_measured_ms for row in (chosen, reference)]
+    speed = ratio(latencies[0], latencies[1], "faster", "slower")
     accuracy = points(chosen.test_accuracy, reference.test_accuracy)
     if NOTHING in (speed, accuracy):
         return "The chosen network cannot be compared with the reference: a measurement is missing."
@@ -89,10 +92,11 @@ def outcome(networks: list[NetworkRow]) -> str:
     more = "more" if accuracy.startswith("+") else "less"
     as_accurate = "equally accurate" if accuracy == SAME else f"{accuracy[1:]} {more} accurate"
     as_small = "of the same size" if size == SAME else size
-    times = " against ".join(written.milliseconds(row.latency_measured_ms) for row in (chosen, reference))
+    times = " against ".join(map(written.milliseconds, latencies))
     shares = " against ".join(written.percent(row.test_accuracy) for row in (chosen, reference))
+    where = "by prediction" if computed else "on the device"
     return (
-        f"{_lead(_gain(speed), _gain(accuracy))}: the chosen network is {as_fast} the reference on the device"
+        f"{_lead(_gain(speed), _gain(accuracy))}: the chosen network is {as_fast} the reference {where}"
         f" ({times}), {as_accurate} on the test images ({shares}), and its file is {as_small}."
     )
 

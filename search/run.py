@@ -91,7 +91,10 @@ def ensure_device(run: Run, observer: Observer) -> None:
         if known.profile.off_speed:
             observer.note(known.profile.off_speed_in_words)
     observer.note(f"{known.name}: {known.profile.facts.get('processor', '')}, {known.profile.facts.get('runtime', '')}")
-    observer.note(f"latency of whole networks held out: {check(known, run.space).error}")
+    held_out = check(known, run.space)
+    observer.note(
+        f"latency of whole networks held out: {held_out.error}" if held_out else "simulated: costs are computed"
+    )
     objective = run.objective_with(CostModel(run.space, known))
     objective.check_reachable(run.space, np.random.default_rng(run.config.search.seed))
     if can_focus(run, known):

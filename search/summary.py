@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from hwnas.latency_tables.precisions import executes
+from hwnas.latency_tables.precisions import executes_on
+from hwnas.predictors.metrics import PredictionError
 from hwnas.predictors.registration import check
 from hwnas.search.ledger import Trial
 from hwnas.search.report_data import CheckPoint, LayerRow, ReportData, TrialPoint
@@ -21,6 +23,7 @@ from hwnas.spaces.operator import Operator
 def report_data(run: Run, result: RunResult) -> ReportData:
     """Everything of a finished run."""
     held_out = check(run.device, run.space)
+    error = held_out.error if held_out else PredictionError(math.nan, math.nan, math.nan, 0)
     profile = run.device.profile
     agreement = result.agreement
     return ReportData(
@@ -30,8 +33,7 @@ def report_data(run: Run, result: RunResult) -> ReportData:
         device_facts={
             "name": run.device.name,
             **profile.facts,
-            "measured": f"{len(run.device.table.networks)} networks, {len(run.device.table.operators)} operators, "
-            f"{profile.registered}, {profile.registration_seconds:.0f} s",
+            "measured": run.device.measured_in_words,
         },
         precisions=[
             {
@@ -43,11 +45,12 @@ def report_data(run: Run, result: RunResult) -> ReportData:
             }
             for p in profile.precisions
         ],
-        latency_mape=held_out.error.mape,
-        latency_kendall=held_out.error.kendall_tau,
-        latency_within_10=held_out.error.within_10_percent,
+        latency_mape=error.mape,
+        latency_kendall=error.kendall_tau,
+        latency_within_10=error.within_10_percent,
         checks=[
-            CheckPoint(float(p), float(m)) for p, m in zip(held_out.predicted_ms, held_out.measured_ms, strict=True)
+            CheckPoint(float(p), float(m))
+            for p, m in (zip(held_out.predicted_ms, held_out.measured_ms, strict=True) if held_out else ())
         ],
         trials=_trial_points(run, result.drift),
         networks=list(result.networks),
@@ -92,7 +95,7 @@ def layer_rows(run: Run, candidate: Mapping[str, Any], drift: float = 1.0) -> li
             weight_bits=o.weight_bits if o.weights else None,
             act_bits=o.out_bits,
             rank_share=_rank_share(o, by_name),
-            execution=executes(o, run.device.profile.precisions),
+            execution=executes_on(run.device, o),
             macs=o.macs,
             weight_bytes=o.weight_bytes,
             latency_ms=float(ms) * drift,

@@ -41,6 +41,12 @@ class Nvml:
         return float(self._gpus.get_total_energy_consumption(0)) / 1e3
 
 
+_RAPL_HINT = (
+    "the kernel shows no readable counters under /sys/class/powercap; virtual machines rarely have them, and elsewhere "
+    "reading them needs root"
+)
+
+
 class Rapl:
     """The processor packages and their memory, through RAPL (Intel, and AMD from Zen on, under Linux)."""
 
@@ -48,13 +54,11 @@ class Rapl:
 
     def __init__(self) -> None:
         device = _zeus("cpu")
-        self._cpus = _open(
-            device.get_cpus,
-            "the kernel shows no readable counters under /sys/class/powercap; virtual machines rarely have them, and "
-            "elsewhere reading them needs root",
-        )
+        self._cpus = _open(device.get_cpus, _RAPL_HINT)
         self._indexes = range(len(self._cpus))
-        self.joules()
+        if not self._indexes:
+            raise UnavailableError(f"the power meter cannot be read: {_RAPL_HINT}")
+        _open(self.joules, _RAPL_HINT)
         memory = any(self._cpus.supports_get_dram_energy_consumption(i) for i in self._indexes)
         self.what = f"{len(self._cpus)} processor package(s){' and memory' if memory else ''}, RAPL"
 
@@ -68,6 +72,8 @@ class Soc:
     """A Jetson's whole board, or an Apple chip."""
 
     name = "soc"
+    PARTS = ("cpu_energy", "gpu_energy", "cpu_total", "gpu", "gpu_sram", "ane", "dram")
+    """What zeus calls the parts that do not overlap, of a Jetson and of an Apple chip."""
 
     def __init__(self) -> None:
         device = _zeus("soc")
@@ -78,14 +84,13 @@ class Soc:
         self.what = f"{type(self._soc).__name__}: {', '.join(self._parts)}"
 
     def joules(self) -> float:
-        """Of the whole board where it has such a rail, else the sum of the rails."""
+        """Of the whole board where it has such a rail, else the sum of its parts."""
         return sum(self._read().values()) / 1e3
 
     def _read(self) -> dict[str, float]:
         reading = vars(self._soc.get_total_energy_consumption())
-        rails = {k.removesuffix("_mj"): float(v) for k, v in reading.items() if k.endswith("_mj") and v is not None}
-        whole = {k: v for k, v in rails.items() if k.startswith("total")}
-        return whole or {k: v for k, v in rails.items() if k.endswith("_energy") or "total" in k}
+        names = ("total_energy",) if reading.get("total_energy_mj") is not None else self.PARTS
+        return {name: float(mj) for name in names if (mj := reading.get(f"{name}_mj")) is not None}
 
 
 METERS: dict[str, Callable[[], Meter]] = {"nvml": Nvml, "rapl": Rapl, "soc": Soc}

@@ -1,7 +1,7 @@
 """The log of an external power meter, aligned with measuring windows.
 
-The meter has a clock of its own. Its offset is found from the log itself: power is low in idle windows and differs from
-network to network, so the right offset is the one at which power varies least within windows.
+The meter has a clock of its own. Its offset is found from the log itself: power is low in idle windows, and the same in
+all windows of a network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.latency_tables.energy.windows import Window
+from hwnas.latency_tables.energy.windows import IDLE, Window
 from hwnas.spaces.errors import InvalidFileError, NoisyMeasurementError
 
 Floats = NDArray[np.float64]
@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 MAX_BYTES = 200_000_000
 MAX_OFFSET_S = 5.0
 STEP_S = 0.02
+MIN_EXPLAINED = 0.5
+"""Share of the variance of power that the windows must explain, or they are not those of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class PowerLog:
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise InvalidFileError(f"{path} is larger than {MAX_BYTES // 10**6} MB; cut it to the measurement")
-            with path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 rows = csv.DictReader(file)
                 columns = set(rows.fieldnames or ())
                 if not columns & {"time_s", "time"} or not (
@@ -60,7 +62,12 @@ class PowerLog:
                         f"{path} needs the columns time_s or time, and power_w or voltage_v and current_a; it has "
                         f"{', '.join(sorted(map(str, columns))) or 'none'}"
                     )
-                samples = [_sample(row, path, rows.line_num) for row in rows]
+                samples: list[tuple[float, float]] = []
+                for row in rows:
+                    sample = _sample(row, path, rows.line_num)
+                    if samples and sample[0] <= samples[-1][0]:
+                        raise InvalidFileError(f"{path}, line {rows.line_num}: the time does not move forward")
+                    samples.append(sample)
         except FileNotFoundError as error:
             raise InvalidFileError(f"there is no file {path}") from error
         except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -68,9 +75,6 @@ class PowerLog:
         if len(samples) < 2:
             raise InvalidFileError(f"{path} has fewer than two samples")
         times, watts = np.array(samples).T
-        if (np.diff(times) <= 0).any():
-            line = int(np.argmax(np.diff(times) <= 0)) + 3
-            raise InvalidFileError(f"{path}, line {line}: the time does not move forward")
         return cls(times, watts)
 
     def joules(self, start_s: Floats, end_s: Floats) -> Floats:
@@ -91,7 +95,8 @@ def read_windows(log: PowerLog, windows: Sequence[Window]) -> tuple[list[Window]
     """The windows with what the log says of them, and the offset of the meter's clock in seconds.
 
     Raises:
-        NoisyMeasurementError: The log does not cover the windows, or is too coarse for them.
+        NoisyMeasurementError: The log does not cover the windows or is too coarse for them, or the clocks differ by so
+            much that the windows are not found in it.
     """
     start, end = np.array([w.start_s for w in windows]), np.array([w.end_s for w in windows])
     period = float(np.median(np.diff(log.times_s)))
@@ -101,37 +106,65 @@ def read_windows(log: PowerLog, windows: Sequence[Window]) -> tuple[list[Window]
             f"the power log has a sample every {period:.2f} s, too few for windows of {shortest:.2f} s: measure with "
             f"windows of {5 * period:.1f} s or more, or log faster"
         )
-    offset = _offset(log, start, end)
-    if log.times_s[0] > start.min() + offset or log.times_s[-1] < end.max() + offset:
+    offset = _offset(log, windows, start, end)
+    if offset is None:
         raise NoisyMeasurementError(
-            f"the power log covers {_span(log.times_s[0], log.times_s[-1])}, the measurement "
-            f"{_span(start.min(), end.max())}: give the log of that time, and check both clocks"
+            f"the measurement is not found in the power log. The log covers {_span(log.times_s[0], log.times_s[-1])}, "
+            f"the measurement {_span(start.min(), end.max())}: give the log of that time and some seconds before and "
+            "after it, and check both clocks"
+        )
+    within = (log.times_s[1:] >= start.min() + offset) & (log.times_s[:-1] <= end.max() + offset)
+    gap = float(np.diff(log.times_s)[within].max())
+    if gap * 2 > shortest:
+        raise NoisyMeasurementError(
+            f"the power log has a gap of {gap:.2f} s during the measurement, too long for windows of {shortest:.2f} s"
         )
     joules = log.joules(start + offset, end + offset)
     return [replace(w, joules=float(j)) for w, j in zip(windows, joules, strict=True)], offset
 
 
-def _offset(log: PowerLog, start: Floats, end: Floats) -> float:
-    """The shift of the windows, at most `MAX_OFFSET_S`, that leaves least variance of power within them."""
-    squares = PowerLog(log.times_s, log.watts**2)
+def _offset(log: PowerLog, windows: Sequence[Window], start: Floats, end: Floats) -> float | None:
+    """The shift of the windows, at most `MAX_OFFSET_S`, at which they explain most of the log's variance.
 
-    def within(offset: float) -> float:
-        seconds = end - start
-        mean = log.joules(start + offset, end + offset) / seconds
-        return float((squares.joules(start + offset, end + offset) / seconds - mean**2).sum())
+    What they explain is that power is the same in all windows of one network. Windows follow each other and are about
+    equally long, so that a shift by one window explains as much: the idle windows must be those of the least power.
+
+    None where no shift fits into the log, where less than half is explained, or where the first or the last shift that
+    fits is the best, so that a better one may lie beyond.
+    """
+    squares = PowerLog(log.times_s, log.watts**2)
+    owner = np.array([w.item for w in windows]) - IDLE
+    seconds = np.bincount(owner, end - start)
+    idle_first = seconds[0] > 0 and len(seconds) > 1
+
+    def explained(shift: float) -> float:
+        joules = np.bincount(owner, log.joules(start + shift, end + shift))
+        square = float(squares.joules(start + shift, end + shift).sum())
+        whole = square - joules.sum() ** 2 / seconds.sum()
+        power = joules[seconds > 0] / seconds[seconds > 0]
+        if whole <= 0 or (idle_first and power[0] > power[1:].min()):
+            return -np.inf
+        within = square - float((joules[seconds > 0] ** 2 / seconds[seconds > 0]).sum())
+        return 1 - within / float(whole)
 
     shifts = np.arange(-MAX_OFFSET_S, MAX_OFFSET_S + STEP_S / 2, STEP_S)
     inside = [s for s in shifts if log.times_s[0] <= start.min() + s and end.max() + s <= log.times_s[-1]]
-    return float(min(inside, key=within)) if inside else 0.0
+    shares = [explained(s) for s in inside]
+    best = int(np.argmax(shares)) if shares else 0
+    return float(inside[best]) if 0 < best < len(inside) - 1 and shares[best] >= MIN_EXPLAINED else None
 
 
 def _sample(row: dict[str, str | None], path: Path, line: int) -> tuple[float, float]:
     try:
-        stamp = row.get("time_s")
-        moment = float(stamp) if stamp is not None else datetime.fromisoformat(row["time"] or "").timestamp()
-        power = row.get("power_w")
-        watts = float(power) if power is not None else float(row["voltage_v"] or "") * float(row["current_a"] or "")
-    except (ValueError, KeyError, TypeError) as error:
+        if "time_s" in row:
+            moment = float(row["time_s"] or "")
+        else:
+            moment = datetime.fromisoformat(row["time"] or "").timestamp()
+        if "power_w" in row:
+            watts = float(row["power_w"] or "")
+        else:
+            watts = float(row["voltage_v"] or "") * float(row["current_a"] or "")
+    except (ValueError, OverflowError) as error:
         raise InvalidFileError(f"{path}, line {line}: {error}") from error
     if not np.isfinite([moment, watts]).all() or watts < 0:
         raise InvalidFileError(f"{path}, line {line}: time and power must be finite, and power not negative")

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from hwnas.latency_tables.energy.windows import EnergyProtocol, Window, energies
+from hwnas.latency_tables.energy.windows import Energy, EnergyProtocol, Window, energies
 from hwnas.latency_tables.table import LatencyTable, NetworkRow
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.errors import InvalidFileError, UnavailableError
 from hwnas.spaces.files import write_text
 
 FILE = "windows.json"
@@ -28,6 +28,18 @@ class Session(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="after")
+    def _possible(self) -> Session:
+        if any(not -1 <= w.item < len(self.networks) for w in self.windows):
+            raise ValueError("windows of networks that are not named")
+        for w in self.windows:
+            joules = 0.0 if w.joules is None else w.joules
+            if not (w.runs > 0 and np.isfinite([w.start_s, w.end_s, joules]).all() and w.start_s < w.end_s):
+                raise ValueError(f"an impossible window: {w}")
+        if not self.protocol.max_spread > 0:
+            raise ValueError(f"max_spread must be positive, got {self.protocol.max_spread}")
+        return self
+
     networks: tuple[tuple[str, str], ...]
     windows: tuple[Window, ...]
     protocol: EnergyProtocol
@@ -41,14 +53,11 @@ class Session(BaseModel):
         """The inverse of `save`; raises `InvalidFileError`."""
         path = folder / FILE
         try:
-            session = cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
             raise InvalidFileError(f"there is no file {path}; measure energy first, with --meter log") from error
         except (OSError, ValidationError) as error:
             raise InvalidFileError(f"{path} does not hold measuring windows: {error}") from error
-        if any(not -1 <= w.item < len(session.networks) for w in session.windows):
-            raise InvalidFileError(f"{path} has windows of networks that it does not name")
-        return session
 
 
 def networks_to_meter(table: LatencyTable, space: str, networks: int) -> list[NetworkRow]:
@@ -64,15 +73,25 @@ def networks_to_meter(table: LatencyTable, space: str, networks: int) -> list[Ne
 def table_with_energy(
     table: LatencyTable, networks: Sequence[tuple[str, str]], windows: Sequence[Window], protocol: EnergyProtocol
 ) -> tuple[LatencyTable, float]:
-    """The table with the energy of those networks, and the idle power in watts that was subtracted.
+    """The table with the energy of those networks and of no others, and the idle power in watts that was subtracted.
+
+    What an earlier session found is dropped: another meter sees another part of the device.
 
     Raises:
         NoisyMeasurementError: See `energies`.
+        UnavailableError: The table lacks one of the networks: the device has been registered anew since.
     """
+    if missing := set(networks) - {(n.space, n.digest) for n in table.networks}:
+        raise UnavailableError(
+            f"energy was measured of {len(missing)} networks that the device does not hold any more; measure it again"
+        )
     found = energies(windows, len(networks), protocol)
     own = dict(zip(networks, found, strict=True))
-    rows = tuple(
-        replace(n, energy_mj=e.mj, energy_spread=e.spread) if (e := own.get((n.space, n.digest))) else n
-        for n in table.networks
-    )
+    rows = tuple(_with_energy(n, own.get((n.space, n.digest))) for n in table.networks)
     return LatencyTable(table.operators, rows), found[0].idle_watts
+
+
+def _with_energy(network: NetworkRow, energy: Energy | None) -> NetworkRow:
+    if energy is None:
+        return replace(network, energy_mj=None, energy_spread=None)
+    return replace(network, energy_mj=energy.mj, energy_spread=energy.spread)

@@ -145,8 +145,8 @@ def energies(windows: Sequence[Window], items: int, protocol: EnergyProtocol | N
     """Energy of one inference of each item, idle power subtracted.
 
     Raises:
-        NoisyMeasurementError: Windows without a reading, an item that draws no more than an idle machine, or one whose
-            windows disagree.
+        NoisyMeasurementError: Windows without a reading, an item that draws no more than an idle machine in any of its
+            windows, or one whose windows disagree.
     """
     protocol = protocol or EnergyProtocol()
     if any(w.joules is None for w in windows):
@@ -157,21 +157,17 @@ def energies(windows: Sequence[Window], items: int, protocol: EnergyProtocol | N
     idle_watts = float(np.median(idle))
     result = []
     for item in range(items):
-        mj = np.array(
-            [
-                (w.joules - idle_watts * w.seconds) / w.runs * 1e3
-                for w in windows
-                if w.item == item and w.joules is not None
-            ]
-        )
-        if not len(mj):
+        own = [(w, w.joules) for w in windows if w.item == item and w.joules is not None]
+        if not own:
             raise NoisyMeasurementError(f"network {item} has no window")
-        middle = float(np.median(mj))
-        if middle <= 0:
+        watts = float(np.median([joules / w.seconds for w, joules in own]))
+        if watts <= (1 + 1e-6) * max(idle):  # equal but for rounding
             raise NoisyMeasurementError(
-                f"network {item} draws no more power than the idle machine ({idle_watts:.2f} W): the meter does not "
-                "see it, or something else was running during the idle windows"
+                f"network {item} draws no more power ({watts:.2f} W) than the idle machine (up to {max(idle):.2f} W): "
+                "the meter does not see it, or something else was running during the idle windows"
             )
+        mj = np.array([(joules - idle_watts * w.seconds) / w.runs * 1e3 for w, joules in own])
+        middle = float(np.median(mj))
         spread = float((mj.max() - mj.min()) / 2 / middle)
         if spread > protocol.max_spread:
             raise NoisyMeasurementError(

@@ -38,7 +38,7 @@ class Torch:
 
     def __init__(self, provider: str = "cpu", threads: int = 1, batch: int = 1, compiled: bool = False) -> None:
         try:
-            torch.zeros(1, device=provider)
+            torch.zeros(1, device=provider).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise UnavailableError(f"PyTorch {torch.__version__} cannot run on {provider!r} here: {reason}") from error

@@ -6,7 +6,7 @@ with each other; they are no promise for any chip.
 
 from __future__ import annotations
 
-from hwnas.latency_tables.simulated.accelerator import Accelerator
+from hwnas.latency_tables.simulated.accelerator import Accelerator, execution
 from hwnas.latency_tables.simulated.bit_serial import BISMO_CLOUD, BISMO_EDGE
 from hwnas.latency_tables.simulated.eyeriss import EYERISS
 from hwnas.latency_tables.simulated.spatial import BIT_FUSION
@@ -18,4 +18,4 @@ ACCELERATORS: dict[str, Accelerator] = {
     "simulated-eyeriss": EYERISS,
 }
 
-__all__ = ["ACCELERATORS", "Accelerator"]
+__all__ = ["ACCELERATORS", "Accelerator", "execution"]

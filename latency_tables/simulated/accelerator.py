@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from hwnas.latency_tables.execution import Execution
 from hwnas.spaces.operator import Operator
+
+WIDEST = 16
+"""Bits of the widest value that these machines have: float32 counts as 16-bit fixed point."""
 
 
 class Accelerator(Protocol):
@@ -18,13 +23,28 @@ class Accelerator(Protocol):
 
     @property
     def source(self) -> str:
-        """Where its figures come from."""
+        """Where its figures come from, and which of them are assumptions."""
+
+    def width(self, bits: int) -> int:
+        """Bits that a value of ``bits`` bits takes in the machine."""
 
     def latency_ms(self, operator: Operator) -> float:
         """Milliseconds of one image."""
 
     def energy_mj(self, operator: Operator) -> float:
         """Millijoules of one image."""
+
+
+def execution(accelerator: Accelerator, operator: Operator) -> Execution:
+    """How the machine runs an operator.
+
+    Stored only where it widens the weights or the input; emulated where a value is wider than any that it has.
+    """
+    o = operator
+    read = (o.in_bits, o.weight_bits) if o.weights else (o.in_bits,)
+    if max(*read, min(o.out_bits, WIDEST) if o.kind == "linear" else o.out_bits) > WIDEST:
+        return "emulated"
+    return "native" if all(accelerator.width(bits) == bits for bits in read) else "stored only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +61,15 @@ class Traffic:
         return self.inputs + self.weights + self.outputs
 
 
-def traffic(operator: Operator, widest: int) -> Traffic:
-    """Every value in its own bits, packed, and in at most ``widest`` bits.
+def traffic(operator: Operator, width: Callable[[int], int]) -> Traffic:
+    """Every value packed in its ``width``, weights that are zero included: none of the machines compresses them.
 
     Of an addition both inputs are read; of a scaling the gates are left out.
     """
     o = operator
     values_in = o.in_channels * o.in_size[0] * o.in_size[1] * (2 if o.kind == "add" else 1)
     values_out = o.out_channels * o.out_size[0] * o.out_size[1]
-    return Traffic(
-        values_in * min(o.in_bits, widest),
-        round(o.weights * o.density) * min(o.weight_bits, widest),
-        values_out * min(o.out_bits, widest),
-    )
+    return Traffic(values_in * width(o.in_bits), o.weights * width(o.weight_bits), values_out * width(o.out_bits))
 
 
 @dataclass(frozen=True, slots=True)

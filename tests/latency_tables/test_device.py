@@ -80,7 +80,7 @@ def test_an_unfinished_save_is_not_listed(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_unknown_devices_are_answered_with_the_nearest(folder: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"'laptop' \(known: none\)\. Register this machine with 'hwnas device"):
+    with pytest.raises(UnknownNameError, match=r"'laptop' \(known: simulated-.*\)\. Register this machine"):
         load_device("laptop")
     a_device("raspberry-pi-5").save(device_folder("raspberry-pi-5"))
     with pytest.raises(UnknownNameError, match="unknown device 'rasperry-pi5'; did you mean 'raspberry-pi-5'"):

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwnas.latency_tables.device import Execution, Precision
+from hwnas.latency_tables.device import Precision
+from hwnas.latency_tables.execution import Execution
 from hwnas.latency_tables.plan import precision_pairs, uniform_precision
 from hwnas.latency_tables.precisions import classify, executes, find_precisions
 from hwnas.latency_tables.runtimes import OperatorTime, make_runtime

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwnas.latency_tables.device import Device, Profile
 from hwnas.latency_tables.plan import precision_pairs, sample_networks, uniform_precision
 from hwnas.latency_tables.table import Role
-from hwnas.predictors.features import Term, latency_terms
+from hwnas.predictors.features import Term, energy_terms, latency_terms
 from hwnas.spaces import Operator, Space, load_space
 from hwnas.spaces.space import Rows
 from tests.synthetic_table import synthetic_table
@@ -35,6 +35,11 @@ def planted(term: Term) -> float:
 def planted_ms(operators: Iterable[Operator]) -> float:
     """What a network takes."""
     return PER_NETWORK_MS + sum(planted(term) * amount for o in operators for term, amount in latency_terms(o))
+
+
+def planted_mj(operators: Iterable[Operator]) -> float:
+    """The energy that a network takes: 2 mJ, and 0.2 to 1.2 mJ per unit of a term."""
+    return 2 + sum((0.2 + planted(term) * 1e3) * amount for o in operators for term, amount in energy_terms(o))
 
 
 def noisy(values: Sequence[float], noise: float, seed: int) -> list[float]:

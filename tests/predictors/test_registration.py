@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hwnas.latency_tables.device import list_devices
-from hwnas.latency_tables.profiler import Plan
+from hwnas.latency_tables.device import PowerMeter, list_devices
+from hwnas.latency_tables.machine import machine_facts
+from hwnas.latency_tables.profiler import Plan, Profiled
 from hwnas.latency_tables.timing import Protocol
+from hwnas.predictors import registration
 from hwnas.predictors.registration import check, covers, register, verification
 from hwnas.spaces import load_space
 from hwnas.spaces.errors import InvalidFileError, NoisyMeasurementError, UnavailableError
@@ -43,6 +46,20 @@ def test_a_device_covers_the_spaces_that_it_measured() -> None:
         assert not covers(device, other)
         with pytest.raises(UnavailableError, match="device 'synthetic' has no held-out networks of space 'mbconv'"):
             check(device, other)
+
+
+def test_registering_for_another_space_keeps_the_power_meter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HWNAS_DEVICES", str(tmp_path))
+    known, space = synthetic_device(digits_space(()), 30), digits_space(("rank",))
+    meter = PowerMeter(name="rapl", what="1 processor package(s), RAPL", windows=3, window_s=1.0, idle_watts=5.0)
+    update = {"power_meter": meter, "facts": machine_facts()}
+    known = replace(known, profile=known.profile.model_copy(update=update))
+    table = synthetic_device(space, 30).table
+    found = Profiled(table, known.profile.precisions, 0.1, 0, False)
+    monkeypatch.setattr(registration, "profile_space", lambda *_, **__: found)
+    done = register("laptop", space, known=known)
+    assert done.profile.power_meter == meter
+    assert done.profile.probe_ms == 0.1
 
 
 def test_a_refused_registration_saves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.latency_tables.simulated import ACCELERATORS
 from tests.search.fixtures import NAME, synthetic_device
 
 from .command import Hwnas
@@ -56,6 +57,43 @@ class TestDevices:
         assert "there is no file" in hwnas("device", "show", NAME).complaint
         (devices / NAME / "profile.yaml").write_text("name: synthetic\nspeed: 3\n")
         assert "profile.yaml: " in hwnas("device", "show", NAME).complaint
+
+
+class TestSimulatedDevices:
+    NAME = "simulated-bit-fusion"
+
+    @pytest.mark.usefixtures("devices")
+    def test_they_are_listed_after_the_registered_ones(self, hwnas: Hwnas) -> None:
+        lines = [line for line in hwnas("device", "list").out.splitlines() if line.startswith("│ s")]
+        assert [line.split()[1] for line in lines] == [NAME, *ACCELERATORS]
+        for line in lines[1:]:
+            assert "simulated │ –" in " ".join(line.split())
+            assert "computed" in line
+
+    def test_one_is_shown_with_its_source(self, hwnas: Hwnas) -> None:
+        answer = hwnas("device", "show", self.NAME)
+        assert answer.code == 0
+        said = " ".join(answer.out.split())
+        assert f"{self.NAME} (simulated)" in said
+        assert "16 × 32 fusion units at 500 MHz" in said
+        assert "after Bit Fusion (Sharma et al., ISCA 2018)" in said
+        assert "computed from the operators" in said
+        assert "threads" not in said
+        assert "Precisions" not in said
+
+    def test_nothing_is_measured_on_them(self, hwnas: Hwnas, tmp_path: Path) -> None:
+        for arguments in (
+            ("register", self.NAME),
+            ("energy", self.NAME, "--meter", "log"),
+            ("energy", self.NAME, "--log", "power.csv"),
+        ):
+            assert "nothing can be measured on it" in hwnas("device", *arguments).complaint
+        assert f"{self.NAME} is simulated" in hwnas("device", "verify", self.NAME).complaint
+        assert list(tmp_path.iterdir()) == []
+
+    def test_there_is_nothing_to_compare(self, hwnas: Hwnas) -> None:
+        assert "no held-out networks" in hwnas("bench", "latency", "--device", self.NAME).complaint
+        assert "nothing to score" in hwnas("bench", "scoring", "--device", self.NAME).complaint
 
 
 class TestBenchmarks:

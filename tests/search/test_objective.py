@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hwnas.latency_tables import load_device
+from hwnas.predictors import CostModel
 from hwnas.search import Objective
 from hwnas.search.objective import COSTS, HARD, SOFT, least_cost
 from hwnas.spaces.errors import InfeasibleError, UnknownNameError
@@ -104,7 +106,8 @@ def test_it_describes_itself() -> None:
 
 @pytest.mark.parametrize("name", COSTS)
 def test_what_cannot_be_reached_is_an_error_that_names_the_least_there_is(name: str) -> None:
-    space, cost = digits_space(), digits_cost()
+    space = digits_space()
+    cost = CostModel(space, load_device("simulated-bit-fusion")) if name == "energy_mj" else digits_cost()
     sampled = cost(space.sample(np.random.default_rng(7), 20_000))[name].min()
     usual = float(cost.of(space.reference())["latency_ms"])
     objective = Objective(cost, target=usual, constraints={name: sampled / 100})

@@ -282,6 +282,12 @@ def test_the_outcome_without_a_comparison() -> None:
     assert "missing" in outcome([dataclasses.replace(CHOSEN, latency_measured_ms=math.nan), REFERENCE])
 
 
+def test_where_nothing_was_measured_predictions_are_compared() -> None:
+    networks = [dataclasses.replace(n, latency_measured_ms=math.nan) for n in (CHOSEN, REFERENCE)]
+    times = " against ".join(milliseconds(n.latency_predicted_ms) for n in networks)
+    assert f"than the reference by prediction ({times})" in outcome(networks)
+
+
 def test_the_front_holds_trials_that_nothing_beats() -> None:
     trials = [
         a_trial(0, "complete", 0.95, 0.3),
