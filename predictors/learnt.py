@@ -5,11 +5,18 @@ from __future__ import annotations
 from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.table import NetworkRow, Role
 from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel
+from hwnas.predictors.combined import restore
 from hwnas.predictors.features import energy_terms
 
 
 def latency_model(device: Device) -> AdditiveModel:
-    """Milliseconds, from the networks to learn from; raises `UnavailableError` where there are too few."""
+    """Milliseconds, from the networks to learn from, or as transferred from other devices.
+
+    Raises:
+        UnavailableError: Too few networks, and nothing was transferred.
+    """
+    if device.profile.transferred is not None:
+        return restore(device.profile.transferred)
     networks = device.table.with_role("fit")
     return AdditiveModel.fit([device.table.operators_of(n) for n in networks], [n.latency_ms_p50 for n in networks])
 

@@ -97,7 +97,7 @@ def register(
         facts=machine_facts() | runtime.facts(),
         protocol=asdict(plan.protocol),
         probe_ms=round(found.probe_ms, 6),
-        registered=_now(),
+        registered=timestamp(),
         registration_seconds=0.0,
         precisions=found.precisions,
         off_speed=found.off_speed,
@@ -132,11 +132,12 @@ def verification(error: PredictionError) -> Verification:
         mape=round(error.mape, 5),
         kendall_tau=round(error.kendall_tau, 4),
         within_10_percent=round(error.within_10_percent, 4),
-        when=_now(),
+        when=timestamp(),
     )
 
 
-def _now() -> str:
+def timestamp() -> str:
+    """Date and time, UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from hwnas.latency_tables.device import Device, PowerMeter
+from hwnas.latency_tables.device import Device, PowerMeter, TransferredModel
 
 
 def show_device(found: Device, console: Console) -> None:
@@ -33,6 +33,8 @@ def show_device(found: Device, console: Console) -> None:
             f"MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f}, {v.within_10_percent:.0%} within ±10 % "
             f"({v.networks} networks)",
         )
+    if profile.transferred:
+        facts.add_row("transferred", _transferred(profile.transferred))
     if profile.power_meter:
         facts.add_row("energy", _energy(profile.power_meter))
     console.print(facts)
@@ -43,6 +45,14 @@ def show_device(found: Device, console: Console) -> None:
         latency = f"{p.relative_latency:.2f}×"
         bits.add_row(str(p.weight_bits), str(p.act_bits), p.execution, latency, ", ".join(p.kernels))
     console.print(bits)
+
+
+def _transferred(model: TransferredModel) -> str:
+    parts = [f"{weight:+.3f} × {name}" for name, weight in zip(model.known, model.weights, strict=True)]
+    return (
+        f"{' '.join(parts)} {model.constant_ms:+.3f} ms, from {model.networks} networks, "
+        f"each predicted from the others: ±{model.relative_std:.1%}"
+    )
 
 
 def _energy(meter: PowerMeter) -> str:
