@@ -38,6 +38,8 @@ def show_device(found: Device, console: Console) -> None:
     if profile.power_meter:
         facts.add_row("energy", _energy(profile.power_meter))
     console.print(facts)
+    if not profile.precisions:
+        return
     bits = Table(title="Precisions", caption="latency of the space's reference network against float32")
     for heading in ("weight bits", "activation bits", "execution", "latency", "kernels"):
         bits.add_column(heading)
