@@ -93,6 +93,7 @@ class TransferredModel(_Model):
         constant_ms: What every network costs beside that.
         networks: How many of this device's own were measured.
         relative_std: Relative error of the networks measured, each predicted from the others.
+        left_out_ms: Those predictions, in the order of the table.
         per_network_ms, coefficients: The combination: milliseconds of a network, and per unit of each term of
             `hwnas.predictors.features`.
         kinds: First terms of the kinds of operators that all the known devices measured.
@@ -103,6 +104,7 @@ class TransferredModel(_Model):
     constant_ms: float
     networks: int
     relative_std: float
+    left_out_ms: tuple[float, ...]
     per_network_ms: float
     coefficients: tuple[tuple[tuple[str, ...], float], ...]
     kinds: tuple[tuple[str, ...], ...]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas.latency_tables.device import TransferredModel
 from hwnas.predictors.additive import AdditiveModel
 from hwnas.predictors.features import Term, latency_terms
 from hwnas.predictors.transfer import Transferred
 
+Floats = NDArray[np.float64]
 
-def combine(models: Mapping[str, AdditiveModel], found: Transferred, networks: int, std: float) -> TransferredModel:
+
+def combine(
+    models: Mapping[str, AdditiveModel], found: Transferred, measured_ms: Floats, left_out_ms: Floats
+) -> TransferredModel:
     """Σ weight × model + constant, as a profile stores it.
 
     Single coefficients may come out negative, other than those of a model fitted on its own: one device's stand for
@@ -21,8 +26,8 @@ def combine(models: Mapping[str, AdditiveModel], found: Transferred, networks: i
     Args:
         models: Of latency on the known devices, by name.
         found: Their combination.
-        networks: How many networks it was found with.
-        std: Of its relative error.
+        measured_ms: Of the networks that it was found with, shape (k,).
+        left_out_ms: Of each what the others predict, shape (k,).
     """
     coefficients: dict[Term, float] = {}
     for model, weight in zip(models.values(), found.weights, strict=True):
@@ -33,8 +38,9 @@ def combine(models: Mapping[str, AdditiveModel], found: Transferred, networks: i
         known=tuple(models),
         weights=tuple(map(float, found.weights)),
         constant_ms=found.constant_ms,
-        networks=networks,
-        relative_std=std,
+        networks=len(measured_ms),
+        relative_std=float(np.sqrt(np.mean((left_out_ms / measured_ms - 1) ** 2))),
+        left_out_ms=tuple(map(float, left_out_ms)),
         per_network_ms=found.constant_ms + sum(per_network),
         coefficients=tuple(sorted(coefficients.items())),
         kinds=tuple(sorted(frozenset.intersection(*(m.known for m in models.values())))),

@@ -18,7 +18,8 @@ from hwnas.latency_tables.table import LatencyTable
 from hwnas.predictors.additive import AdditiveModel
 from hwnas.predictors.combined import combine
 from hwnas.predictors.learnt import latency_model
-from hwnas.predictors.registration import covers, timestamp
+from hwnas.predictors.metrics import prediction_error
+from hwnas.predictors.registration import covers, timestamp, verification
 from hwnas.predictors.smoothing import KnownTables
 from hwnas.predictors.transfer import MIN_MEASURED, Transfer
 from hwnas.spaces.errors import UnavailableError
@@ -65,8 +66,8 @@ def register_from_known(
 ) -> Device:
     """Measures the most informative networks on this machine, and saves it under ``name``.
 
-    Nothing is held out: the error that is stored is that of each network predicted from the others. Precisions are not
-    reported, for that takes more networks.
+    Nothing is held out: the error that is stored is that of each network predicted from the others. What the device
+    does with each precision is not found out, for that takes more networks.
 
     Args:
         name: Of the device.
@@ -96,7 +97,7 @@ def register_from_known(
     runtime.check_integer_kernels()
     table = extend(LatencyTable(), space, runtime, pool[chosen], plan, steadiness=steadiness)
     measured = np.array([n.latency_ms_p50 for n in table.networks])
-    found = transfer.fit(chosen, measured)
+    left_out = _left_out(transfer, chosen, measured)
     profile = Profile(
         name=name,
         runtime=runtime.name,
@@ -106,7 +107,8 @@ def register_from_known(
         probe_ms=round(steadiness.usual_ms, 6),
         registered=timestamp(),
         registration_seconds=round(time.perf_counter() - start, 1),
-        transferred=combine(models, found, len(chosen), _left_out(transfer, chosen, measured)),
+        verified=verification(prediction_error(left_out, measured)),
+        transferred=combine(models, transfer.fit(chosen, measured), measured, left_out),
     )
     device = Device(profile, table)
     device.save(folder)
@@ -122,10 +124,8 @@ def _tables(space: Space, rows: np.ndarray, models: Sequence[AdditiveModel]) -> 
     return KnownTables(latency_ms / mean, mean, log_noise)
 
 
-def _left_out(transfer: Transfer, chosen: np.ndarray, measured: np.ndarray) -> float:
-    """Root mean square relative error of each network predicted from the others."""
-    errors = []
-    for i, (index, ms) in enumerate(zip(chosen, measured, strict=True)):
-        found = transfer.fit(np.delete(chosen, i), np.delete(measured, i))
-        errors.append(found.latency_ms[index] / ms - 1)
-    return float(np.sqrt(np.mean(np.square(errors))))
+def _left_out(transfer: Transfer, chosen: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Each network as predicted from the others, shape (k,)."""
+    others = ((np.delete(chosen, i), np.delete(measured, i)) for i in range(len(chosen)))
+    found = (transfer.fit(index, ms).latency_ms for index, ms in others)
+    return np.array([latency[own] for latency, own in zip(found, chosen, strict=True)])

@@ -112,11 +112,15 @@ def register(
 
 
 def check(device: Device, space: Space) -> Check:
-    """Predicts the device's held-out networks of a space.
+    """Predicts the device's held-out networks of a space; of a transferred model, each network from the others.
 
     Raises:
         UnavailableError: The device holds no such networks.
     """
+    if (transferred := device.profile.transferred) is not None:
+        measured = [n for n in device.table.with_role("fit") if n.space == space.key][: transferred.networks]
+        if len(measured) == transferred.networks:
+            return Check(np.array(transferred.left_out_ms), np.array([n.latency_ms_p50 for n in measured]))
     held_out = [n for n in device.table.with_role("check") if n.space == space.key]
     if len(held_out) < 2:
         raise UnavailableError(f"device {device.name!r} has no held-out networks of space {space.name!r}")

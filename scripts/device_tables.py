@@ -29,7 +29,7 @@ def show_device(found: Device, console: Console) -> None:
     if profile.verified:
         v = profile.verified
         facts.add_row(
-            "held-out networks",
+            "each predicted from the others" if profile.transferred else "held-out networks",
             f"MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f}, {v.within_10_percent:.0%} within ±10 % "
             f"({v.networks} networks)",
         )
@@ -51,10 +51,7 @@ def show_device(found: Device, console: Console) -> None:
 
 def _transferred(model: TransferredModel) -> str:
     parts = [f"{weight:+.3f} × {name}" for name, weight in zip(model.known, model.weights, strict=True)]
-    return (
-        f"{' '.join(parts)} {model.constant_ms:+.3f} ms, from {model.networks} networks, "
-        f"each predicted from the others: ±{model.relative_std:.1%}"
-    )
+    return f"{' '.join(parts)} {model.constant_ms:+.3f} ms, from {model.networks} networks"
 
 
 def _energy(meter: PowerMeter) -> str:

@@ -18,6 +18,7 @@ from hwnas.predictors.cost import CostModel
 from hwnas.predictors.few_networks import known_devices, register_from_known
 from hwnas.predictors.learnt import latency_model
 from hwnas.predictors.metrics import prediction_error
+from hwnas.predictors.registration import check
 from hwnas.spaces import Operator, Space
 from hwnas.spaces.errors import UnavailableError, UnknownNameError
 from hwnas.spaces.space import Rows
@@ -125,6 +126,21 @@ def test_the_error_is_that_of_networks_predicted_from_the_others() -> None:
     within = np.abs(relative) < 2 * model.relative_std
     assert within.mean() > 0.9
     assert model.relative_std < 0.1
+
+
+@pytest.mark.usefixtures("measured")
+def test_it_is_checked_by_each_network_as_predicted_from_the_others() -> None:
+    device = register(networks=8)
+    result = check(device, SPACE)
+    assert result.measured_ms.tolist() == [n.latency_ms_p50 for n in device.table.networks]
+    fitted = latency_model(device).of_networks([device.table.operators_of(n) for n in device.table.networks])
+    assert 0 < np.abs(fitted / result.predicted_ms - 1).max() < 0.2  # near the fit to all eight, and not the same
+    verified, model = device.profile.verified, device.profile.transferred
+    assert verified is not None
+    assert model is not None
+    assert (verified.networks, verified.mape) == (8, pytest.approx(result.error.mape, abs=1e-5))
+    relative = result.predicted_ms / result.measured_ms - 1
+    assert model.relative_std == pytest.approx(np.sqrt(np.mean(relative**2)))
 
 
 @pytest.mark.usefixtures("measured")
