@@ -82,11 +82,38 @@ class PowerMeter(_Model):
     verified: Verification | None = None
 
 
+class TransferredModel(_Model):
+    """Latency as a combination of what other devices' tables teach, found with few measurements of this one.
+
+    Attributes:
+        known: Names of those devices.
+        weights: Of each one's latency.
+        constant_ms: What every network costs beside that.
+        networks: How many of this device's own were measured.
+        relative_std: Relative error of the networks measured, each predicted from the others.
+        left_out_ms: Those predictions, in the order of the table.
+        per_network_ms, coefficients: The combination: milliseconds of a network, and per unit of each term of
+            `hwnas.predictors.features`.
+        kinds: First terms of the kinds of operators that all the known devices measured.
+    """
+
+    known: tuple[str, ...]
+    weights: tuple[float, ...]
+    constant_ms: float
+    networks: int
+    relative_std: float
+    left_out_ms: tuple[float, ...]
+    per_network_ms: float
+    coefficients: tuple[tuple[tuple[str, ...], float], ...]
+    kinds: tuple[tuple[str, ...], ...]
+
+
 class Profile(_Model):
     """The content of ``profile.yaml``.
 
     ``probe_ms``: see `hwnas.latency_tables.steadiness`. ``off_speed``: how many networks were measured at another speed
     of the machine than most when it was registered, and whether they were left out. ``simulated``: nobody measured it.
+    ``transferred``: what latency is predicted with, where too few networks were measured to learn from them alone.
     """
 
     format: Literal[1] = 1
@@ -104,6 +131,7 @@ class Profile(_Model):
     precisions: tuple[Precision, ...] = ()
     verified: Verification | None = None
     power_meter: PowerMeter | None = None
+    transferred: TransferredModel | None = None
 
     @property
     def off_speed_in_words(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from hwnas.latency_tables.device import Device, Precision
 from hwnas.latency_tables.execution import Execution
@@ -66,17 +67,25 @@ def classify(weight_bits: int, act_bits: int, layers: list[OperatorTime], runtim
     return "emulated"
 
 
-def executes_on(device: Device, operator: Operator) -> Execution:
+def executes_on(device: Device, operator: Operator) -> Execution | Literal["not measured"]:
     """How a device runs one operator, simulated or as measured."""
     accelerator = device.accelerator
     return execution(accelerator, operator) if accelerator else executes(operator, device.profile.precisions)
 
 
-def executes(operator: Operator, precisions: tuple[Precision, ...]) -> Execution:
+def executes(operator: Operator, precisions: tuple[Precision, ...]) -> Execution | Literal["not measured"]:
     """How a device runs one operator, from its measured precisions.
 
-    An operator whose input and output differ in kind, or whose bits were not measured, is emulated.
+    An operator whose input and output differ in kind, or whose bits were not measured, is emulated. Nothing is said of
+    quantised operators where no precision was measured at all.
     """
+    if (
+        not precisions
+        and min(operator.weight_bits if operator.weights else 32, operator.in_bits, operator.out_bits) < 32
+    ):
+        return "not measured"
+    if not precisions:
+        return "native"
     floats = {bits > 8 for bits in (operator.in_bits, operator.out_bits)}
     if not operator.weights:
         return "native" if operator.integer or floats == {True} else "emulated"

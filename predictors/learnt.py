@@ -4,29 +4,50 @@ from __future__ import annotations
 
 from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.table import NetworkRow, Role
-from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel
+from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel, Observed
+from hwnas.predictors.combined import restore
 from hwnas.predictors.features import energy_terms
 from hwnas.predictors.forest import MIN_OPERATORS, ForestModel
 from hwnas.predictors.operator_costs import Computed, OperatorCosts
 
 
 def latency_model(device: Device) -> OperatorCosts:
-    """Milliseconds, from the networks to learn from, and from operators timed inside them where there are enough.
+    """Milliseconds: computed, transferred, or learnt from networks, and from enough operators timed inside them.
 
     Raises:
-        UnavailableError: Too few networks were measured.
+        UnavailableError: Too few networks, and nothing was transferred.
     """
     if accelerator := device.accelerator:
         return Computed(accelerator.latency_ms)
-    table = device.table
-    fit, check = table.with_role("fit"), table.with_role("check")
-    networks, measured = [table.operators_of(n) for n in fit], [n.latency_ms_p50 for n in fit]
-    observed = [(r.operator, r.latency_ms_p50, r.count) for r in table.operators if r.latency_ms_p50 is not None]
-    additive = AdditiveModel.fit(networks, measured, observed=observed)
-    if len(observed) < MIN_OPERATORS:
-        return additive
-    held_out = [(table.operators_of(n), n.latency_ms_p50) for n in check]
-    return ForestModel.fit(additive, networks, measured, observed, held_out)
+    physical, table = physical_model(device), device.table
+    observed = _observed(device)
+    if device.profile.transferred is not None or len(observed) < MIN_OPERATORS:
+        return physical
+    fit, held_out = table.with_role("fit"), table.with_role("check")
+    return ForestModel.fit(
+        physical,
+        [table.operators_of(n) for n in fit],
+        [n.latency_ms_p50 for n in fit],
+        observed,
+        [(table.operators_of(n), n.latency_ms_p50) for n in held_out],
+    )
+
+
+def physical_model(device: Device) -> AdditiveModel:
+    """Milliseconds as a sum of physical terms, from the networks to learn from, or as transferred from other devices.
+
+    Raises:
+        UnavailableError: Too few networks, and nothing was transferred.
+    """
+    if device.profile.transferred is not None:
+        return restore(device.profile.transferred)
+    networks = device.table.with_role("fit")
+    operators = [device.table.operators_of(n) for n in networks]
+    return AdditiveModel.fit(operators, [n.latency_ms_p50 for n in networks], observed=_observed(device))
+
+
+def _observed(device: Device) -> Observed:
+    return [(r.operator, r.latency_ms_p50, r.count) for r in device.table.operators if r.latency_ms_p50 is not None]
 
 
 def energy_model(device: Device) -> OperatorCosts | None:

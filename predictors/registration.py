@@ -97,7 +97,7 @@ def register(
         facts=machine_facts() | runtime.facts(),
         protocol=asdict(plan.protocol),
         probe_ms=round(found.probe_ms, 6),
-        registered=_now(),
+        registered=timestamp(),
         registration_seconds=0.0,
         precisions=found.precisions,
         off_speed=found.off_speed,
@@ -115,13 +115,19 @@ def register(
 
 
 def check(device: Device, space: Space) -> Check | None:
-    """Predicts the device's held-out networks of a space; None where the device is simulated and has none.
+    """Predicts the device's held-out networks of a space; of a transferred model, each network from the others.
+
+    None where the device is simulated and has none.
 
     Raises:
         UnavailableError: The device holds no such networks.
     """
     if device.accelerator:
         return None
+    if (transferred := device.profile.transferred) is not None:
+        measured = [n for n in device.table.with_role("fit") if n.space == space.key][: transferred.networks]
+        if len(measured) == transferred.networks:
+            return Check(np.array(transferred.left_out_ms), np.array([n.latency_ms_p50 for n in measured]))
     held_out = [n for n in device.table.with_role("check") if n.space == space.key]
     if len(held_out) < 2:
         raise UnavailableError(f"device {device.name!r} has no held-out networks of space {space.name!r}")
@@ -137,11 +143,12 @@ def verification(error: PredictionError) -> Verification:
         mape=round(error.mape, 5),
         kendall_tau=round(error.kendall_tau, 4),
         within_10_percent=round(error.within_10_percent, 4),
-        when=_now(),
+        when=timestamp(),
     )
 
 
-def _now() -> str:
+def timestamp() -> str:
+    """Date and time, UTC."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

@@ -7,6 +7,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+MIN_NETWORKS = 20
+"""Fewer do not teach an additive model; see `hwnas.predictors.additive`."""
+
 
 @click.group()
 def device() -> None:
@@ -49,8 +52,14 @@ def _load_space(space_name: str, input_shape: str, classes: int, joint: str) -> 
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Images per inference.")
 @click.option("--compiled", is_flag=True, help="PyTorch only: run networks through torch.compile.")
-@click.option("--networks", type=click.IntRange(20, 10_000), help="Networks to learn from at least; for slow runtimes.")
+@click.option(
+    "--networks",
+    type=click.IntRange(3, 10_000),
+    help="Networks to learn from at least, for slow runtimes; with --from-known, all that is measured, 10 by default.",
+)
 @click.option("--held-out", type=click.IntRange(2, 2000), default=40, show_default=True, help="Networks to check on.")
+@click.option("--from-known", is_flag=True, help="Measure a few networks, and take the rest from registered devices.")
+@click.option("--known", "known_names", multiple=True, help="With --from-known: a device to use; all by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the networks drawn.")
 def register(
     name: str,
@@ -66,6 +75,8 @@ def register(
     compiled: bool,
     networks: int | None,
     held_out: int,
+    from_known: bool,
+    known_names: tuple[str, ...],
     seed: int,
 ) -> None:
     """Measure this machine as the device NAME."""
@@ -75,8 +86,13 @@ def register(
     from hwnas.latency_tables.profiler import Plan
     from hwnas.latency_tables.runtimes import make_runtime
     from hwnas.predictors import registration
+    from hwnas.predictors.few_networks import known_devices, register_from_known
     from hwnas.scripts.progress import TerminalObserver
 
+    if known_names and not from_known:
+        raise click.UsageError("--known needs --from-known")
+    if networks is not None and networks < MIN_NETWORKS and not from_known:
+        raise click.UsageError(f"--networks must be {MIN_NETWORKS} at least without --from-known")
     if compiled and runtime_name != "torch":
         raise click.UsageError("--compiled needs --runtime torch")
     torch.set_num_threads(1)
@@ -94,6 +110,17 @@ def register(
             f"{name} was registered with {known.profile.runtime} and {known.profile.runtime_settings}; other settings "
             "are another device: choose another name"
         )
+    if from_known:
+        if known is not None:
+            raise click.ClickException(f"{name} is registered already; choose another name for what is transferred")
+        others = known_devices(space, known_names)
+        with TerminalObserver(Console()) as observer:
+            observer.stage(f"Registering {name} from {', '.join(d.name for d in others)}")
+            done = register_from_known(
+                name, space, others, runtime=runtime, networks=networks or 10, seed=seed, progress=observer.progress
+            )
+        _show(done)
+        return
     plan = Plan(seconds=seconds, checks=held_out, min_networks=networks or Plan().min_networks)
     with TerminalObserver(Console()) as observer:
         observer.stage(f"Registering {name}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from hwnas.latency_tables.device import Device, PowerMeter
+from hwnas.latency_tables.device import Device, PowerMeter, TransferredModel
 
 
 def devices_table(devices: Sequence[Device]) -> Table:
@@ -42,10 +42,12 @@ def show_device(found: Device, console: Console) -> None:
     if profile.verified:
         v = profile.verified
         facts.add_row(
-            "held-out networks",
+            "each predicted from the others" if profile.transferred else "held-out networks",
             f"MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f}, {v.within_10_percent:.0%} within ±10 % "
             f"({v.networks} networks)",
         )
+    if profile.transferred:
+        facts.add_row("transferred", _transferred(profile.transferred))
     if profile.power_meter:
         facts.add_row("energy", _energy(profile.power_meter))
     console.print(facts)
@@ -58,6 +60,11 @@ def show_device(found: Device, console: Console) -> None:
         latency = f"{p.relative_latency:.2f}×"
         bits.add_row(str(p.weight_bits), str(p.act_bits), p.execution, latency, ", ".join(p.kernels))
     console.print(bits)
+
+
+def _transferred(model: TransferredModel) -> str:
+    parts = [f"{weight:+.3f} × {name}" for name, weight in zip(model.known, model.weights, strict=True)]
+    return f"{' '.join(parts)} {model.constant_ms:+.3f} ms, from {model.networks} networks"
 
 
 def _energy(meter: PowerMeter) -> str:

@@ -56,7 +56,7 @@ class LayerRow:
         weight_bits: Bits of a weight; ``None`` for operators without weights.
         act_bits: Bits of a value written.
         rank_share: Share of the full rank, 0 to 1; 1 is the whole layer.
-        execution: ``native``, ``emulated`` or ``stored only``.
+        execution: ``native``, ``emulated``, ``stored only`` or ``not measured``.
         macs, weight_bytes: Multiply-accumulates of one image, bytes of the weights.
         latency_ms, latency_std_ms: Milliseconds, and their standard deviation.
         measured: Whether the latency was measured in the table; otherwise it is estimated.

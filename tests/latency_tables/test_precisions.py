@@ -83,6 +83,12 @@ def test_executes(operator: Operator, execution: Execution) -> None:
     assert executes(operator, MEASURED) == execution
 
 
+def test_nothing_is_said_of_precisions_that_nobody_measured() -> None:
+    assert executes(Operator("conv", 8, 8, 4, 4, 3), ()) == "native"
+    assert executes(Operator("conv", 8, 8, 4, 4, 3, weight_bits=8), ()) == "not measured"
+    assert executes(Operator("add", 8, 8, 4, 4, in_bits=8, out_bits=8), ()) == "not measured"
+
+
 def test_precisions_are_found_for_every_pair() -> None:
     space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=("bits",))
     pairs = precision_pairs(space)

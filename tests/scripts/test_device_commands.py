@@ -41,6 +41,16 @@ class TestDevices:
         assert "MAPE 0.0%" in said
         assert "(40 networks)" in said
 
+    @pytest.mark.usefixtures("devices")
+    def test_what_is_transferred_has_a_new_name_and_known_devices(self, hwnas: Hwnas) -> None:
+        new = ("device", "register", "new", "--input-shape", "1,8,8", "--joint", "bits,rank")
+        assert "--known needs --from-known" in hwnas(*new, "--known", NAME).err
+        assert "--networks must be 20 at least without --from-known" in hwnas(*new, "--networks", "10").err
+        other = hwnas(*new, "--classes", "11", "--from-known")
+        assert other.complaint.startswith("no registered device has measured this very space")
+        again = hwnas("device", "register", NAME, "--input-shape", "3,8,8", "--from-known")
+        assert f"{NAME} is registered already; choose another name" in again.err
+
     def test_a_device_may_be_shown_by_its_path(self, devices: Path, hwnas: Hwnas) -> None:
         assert hwnas("device", "show", devices / NAME).out == hwnas("device", "show", NAME).out
 
