@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hwnas.latency_tables.energy.windows import EnergyProtocol, Window, energies
+from hwnas.latency_tables.energy.windows import EnergyProtocol, Window, energies, spread_over
 from hwnas.latency_tables.table import LatencyTable, NetworkRow
 from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.files import write_text
@@ -55,9 +54,8 @@ def networks_to_meter(table: LatencyTable, space: str, networks: int) -> list[Ne
     """Which networks of a space (its key) to measure: evenly over their latencies, a quarter of them held out."""
     chosen: list[NetworkRow] = []
     for role, count in (("check", networks // 4), ("fit", networks - networks // 4)):
-        own = sorted((n for n in table.networks if (n.role, n.space) == (role, space)), key=lambda n: n.latency_ms_p50)
-        picks = np.linspace(0, len(own) - 1, min(count, len(own))).round().astype(int)
-        chosen += [own[i] for i in dict.fromkeys(picks.tolist())]
+        own = [n for n in table.networks if (n.role, n.space) == (role, space)]
+        chosen += [own[i] for i in spread_over([n.latency_ms_p50 for n in own], count)]
     return chosen
 
 

@@ -22,6 +22,8 @@ from hwnas.latency_tables.runtimes.onnx_nodes import node_owners, read_nodes
 from hwnas.spaces.errors import UnavailableError
 
 WARMUP_RUNS = 10
+OLDEST = (1, 16)
+"""The oldest version of ONNX Runtime that kits were tried with."""
 SUM_CHANNELS, SUM_ACTIVATION, SUM_WEIGHT = 64, 255, 127
 """Of the convolution that shows whether integer kernels are exact: its sums exceed 16 bits."""
 LAYOUT_KERNELS = (
@@ -114,8 +116,12 @@ def find_provider(provider: str) -> str:
     """The full name of a provider, given by it or without the ending, in any case.
 
     Raises:
-        UnavailableError: It is not installed.
+        UnavailableError: It is not installed, or ONNX Runtime is too old.
     """
+    if tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < OLDEST:
+        raise UnavailableError(
+            f"ONNX Runtime {onnxruntime.__version__} is too old: install {'.'.join(map(str, OLDEST))} or newer"
+        )
     available = onnxruntime.get_available_providers()
     short = {name.replace("ExecutionProvider", "").lower(): name for name in available}
     provider = short.get(provider.lower(), provider)
