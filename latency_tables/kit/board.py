@@ -86,6 +86,7 @@ class Board:
         }
         self.facts = machine_facts() | session_facts(self.sessions.provider, str(self.settings["weights_8bit"]))
         self.facts["python"] = f"{platform.python_implementation()} {platform.python_version()}, numpy {np.__version__}"
+        self.facts = {key: plain_text(value) for key, value in self.facts.items()}
         self.journal = Journal(folder / "journal")
         self._begin(sha256(source).hexdigest())
         self.steadiness = steadiness or Steadiness(min((p["probe_ms"] for p in self.finished().values()), default=None))
@@ -167,7 +168,10 @@ class Board:
         except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
             self.report(f"this provider's operators cannot be timed one by one: {error}")
             return {}
-        return {name: asdict(t) for name, t in times.items()}
+        return {
+            plain_text(name): {"ms": t.ms, "nodes": t.nodes, "kernels": [plain_text(k) for k in t.kernels]}
+            for name, t in times.items()
+        }
 
     def _off_speed(self) -> list[int]:
         """Finished pieces that were measured at another speed than most, and only once."""
@@ -209,6 +213,11 @@ class Board:
         ahead = sum(len(self.pieces[i]["networks"]) + len(self.plan["anchors"]) for i in waiting)
         seconds = min(self.spent_s() / count * ahead, limit_s - self.spent_s())
         return f", {in_words(seconds)} left"
+
+
+def plain_text(text: str) -> str:
+    """One line of at most 200 characters, none of which a terminal would take for a command."""
+    return "".join(c if c.isprintable() and c not in "[]" else "?" for c in text)[:200] or "?"
 
 
 def in_words(seconds: float) -> str:

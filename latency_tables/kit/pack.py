@@ -114,9 +114,11 @@ def pack_kit(
     plan = plan or KitPlan()
     rng = np.random.default_rng(seed)
     uniform = np.array([uniform_precision(space, *pair) for pair in precision_pairs(space)])
-    held_out = _pieces("check", space.sample(rng, plan.checks))
+    checks = _without(space.sample(rng, plan.checks), uniform)
+    held_out = _pieces("check", checks)
     wanted = MOST_NETWORKS if plan.networks is None else plan.networks
     drawn = sample_networks(space, rng, max(0, wanted - len(uniform)), [1 / _guess_s(space, row) for row in uniform])
+    drawn = _without(drawn, np.concatenate([uniform, checks]))
     if plan.networks is None:
         drawn = drawn[: _affordable(space, [uniform, *(rows for _, rows in held_out)], drawn, plan)]
     pieces = [("fit", uniform), *held_out, *_pieces("fit", drawn)]
@@ -146,7 +148,7 @@ def pack_kit(
         archive.writestr(f"{FOLDER}/{PLAN}", json.dumps(content))
         networks = _networks_archive(space, rows, seed, progress)
         archive.writestr(f"{FOLDER}/{NETWORKS}", networks, compress_type=zipfile.ZIP_STORED)
-    return Kit(count, plan.checks, path.stat().st_size, estimate_s)
+    return Kit(count, len(checks), path.stat().st_size, estimate_s)
 
 
 def _pieces(role: str, rows: Rows) -> list[tuple[str, Rows]]:
@@ -161,7 +163,7 @@ def _networks_archive(space: Space, rows: Rows, seed: int, progress: Progress | 
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         archive.writestr(SUM_MODEL, _for_old_runtimes(sum_model()))
-        for i, row in enumerate(_distinct(rows)):
+        for i, row in enumerate(rows):
             if progress:
                 progress(f"writing networks ({i} of {len(rows)})", i / len(rows))
             candidate = space.decode(row)
@@ -184,9 +186,10 @@ def _for_old_runtimes(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _distinct(rows: Rows) -> Rows:
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return rows[np.sort(first)]
+def _without(rows: Rows, known: Rows) -> Rows:
+    """The distinct rows (n, decisions) that are not known."""
+    _, first = np.unique(np.concatenate([known, rows]), axis=0, return_index=True)
+    return rows[np.sort(first[first >= len(known)]) - len(known)]
 
 
 @torch.no_grad()

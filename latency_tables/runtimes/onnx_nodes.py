@@ -34,11 +34,16 @@ def read_nodes(model: bytes) -> list[Node]:
 def node_owners(nodes: Iterable[Node]) -> dict[str, str]:
     """The operator that each node of an optimised graph belongs to.
 
-    A node called ``<operator>/<step>`` belongs to its operator. One that the optimiser added, such as a change of
-    layout, belongs to the operator that reads its output, or failing that to the one that wrote its input.
+    A node called ``<operator>/<step>`` belongs to its operator, and so does one that reads ``<operator>/weight…``, whose
+    name older versions of ONNX Runtime replace. One that the optimiser added, such as a change of layout, belongs to
+    the operator that reads its output, or failing that to the one that wrote its input.
     """
     nodes = list(nodes)
-    owners = {n.name: n.name.partition("/")[0] for n in nodes if "/" in n.name}
+    owners = {}
+    for n in nodes:
+        weights = [name for name in n.inputs if name.partition("/")[2].startswith("weight")]
+        if named := [name for name in (n.name, *weights) if "/" in name]:
+            owners[n.name] = named[0].partition("/")[0]
     producer = {output: n.name for n in nodes for output in n.outputs}
     readers: dict[str, list[str]] = defaultdict(list)
     for n in nodes:

@@ -105,14 +105,17 @@ def test_added_nodes_belong_to_their_readers_or_else_to_their_writers() -> None:
             node("Conv", ["d"], ["e"], "second/conv"),
             node("Reorder", ["e"], ["f"], "r4"),
             node("Reorder", ["f"], ["g"], "r5"),
+            node("Reorder", ["e"], ["q"], "r6"),
             node("Reorder", ["z"], ["y"], "alone"),
+            node("QLinearConv", ["g", "s", "third/weight", "third/weight_scale"], ["h"], "renamed"),
         ],
         "graph", [], [],
     )  # fmt: skip
     owners = node_owners(read_nodes(helper.make_model(graph).SerializeToString()))
     assert owners == {
         "r1": "first", "r2": "first", "first/conv": "first",
-        "r3": "second", "second/conv": "second", "r4": "second", "r5": "second",
+        "r3": "second", "second/conv": "second", "r4": "third", "r5": "third",
+        "renamed": "third", "r6": "second",
     }  # fmt: skip
 
 
