@@ -28,7 +28,7 @@ def sample_networks(space: Space, rng: np.random.Generator, n: int, speeds: Sequ
     weights = np.array(speeds) / np.sum(speeds)
     for row, pair in zip(kinds[2], rng.choice(len(pairs), size=n, p=weights), strict=True):
         set_precision(space, row, *pairs[pair])
-    rows = space.canonical(np.stack(kinds, axis=1).reshape(3 * n, -1))
+    rows = space.canonical(np.stack(kinds, axis=1).reshape(3 * n, len(space.decisions)))
     _, first = np.unique(rows, axis=0, return_index=True)
     return rows[np.sort(first)][:n]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from hwnas.latency_tables.kit.board import NETWORKS, PLAN, SUM_MODEL, in_words
 from hwnas.latency_tables.plan import anchors, precision_pairs, sample_networks, uniform_precision
@@ -25,6 +26,8 @@ from hwnas.spaces.network import ConvUnit, LinearUnit, Network
 from hwnas.spaces.onnx_graph import Bytes8, to_onnx
 from hwnas.spaces.operator import NETWORK_INPUT
 from hwnas.spaces.space import Rows, Space
+
+Floats = NDArray[np.float64]
 
 FOLDER = "hwnas-kit"
 """What the archive unpacks to."""
@@ -48,9 +51,12 @@ OPSET, IR_VERSION = 17, 8
 STORED: tuple[Bytes8, ...] = ("int8", "uint8")
 PIECE = 24
 """Networks held in the board's memory at a time, and lost at most when it stops."""
-CHECKS = 40
-MOST_NETWORKS, LEAST_NETWORKS = 240, 72
+ROTATED = 32
+"""Weights of an output channel from which on they are repeated; fewer take little room anyway."""
+MOST_NETWORKS, LEAST_NETWORKS = 240, 48
 """Networks to learn from by default."""
+MOST_CHECKS, LEAST_CHECKS = 40, 20
+"""Networks held out by default: the least where there is no time for more than the least to learn from."""
 MINUTES = 20.0
 
 MACS_PER_S, OPERATOR_S, LOAD_S, PROBE_S = 0.6e9, 60e-6, 0.4, 0.003
@@ -66,14 +72,14 @@ class KitPlan:
     Attributes:
         networks: To learn from, at most; None for as many as a Raspberry-Pi-class board measures in time.
         minutes: Time to spend on the board; longer only for what cannot be left out.
-        checks: Networks held out.
+        checks: Networks held out; None for 40, or 20 where time is short.
         profiled_runs: See `hwnas.latency_tables.profiler.Plan`.
         protocol: How to time.
     """
 
     networks: int | None = None
     minutes: float = MINUTES
-    checks: int = CHECKS
+    checks: int | None = None
     profiled_runs: int = 60
     protocol: Protocol = field(default_factory=lambda: Protocol(rounds=4, burst_s=0.012))
 
@@ -114,15 +120,21 @@ def pack_kit(
     plan = plan or KitPlan()
     rng = np.random.default_rng(seed)
     uniform = np.array([uniform_precision(space, *pair) for pair in precision_pairs(space)])
-    checks = _without(space.sample(rng, plan.checks), uniform)
-    held_out = _pieces("check", checks)
+    checks = _without(space.sample(rng, MOST_CHECKS if plan.checks is None else plan.checks), uniform)
     wanted = MOST_NETWORKS if plan.networks is None else plan.networks
-    drawn = sample_networks(space, rng, max(0, wanted - len(uniform)), [1 / _guess_s(space, row) for row in uniform])
+    drawn = sample_networks(space, rng, max(0, wanted - len(uniform)), (1 / _guess_s(space, uniform)).tolist())
     drawn = _without(drawn, np.concatenate([uniform, checks]))
+    budget = _Budget(
+        float(_network_s(space, anchors(space), plan.protocol).sum()),
+        *(_network_s(space, own, plan.protocol) for own in (uniform, checks, drawn)),
+    )
+    affordable_checks, affordable = budget.amounts(plan.minutes)
+    if plan.checks is None:
+        checks = checks[:affordable_checks]
     if plan.networks is None:
-        drawn = drawn[: _affordable(space, [uniform, *(rows for _, rows in held_out)], drawn, plan)]
-    pieces = [("fit", uniform), *held_out, *_pieces("fit", drawn)]
-    estimate_s = _estimate_s(space, [rows for _, rows in pieces], plan.protocol)
+        drawn = drawn[:affordable]
+    pieces = [("fit", uniform), *_pieces("check", checks), *_pieces("fit", drawn)]
+    estimate_s = budget.total_s(len(checks), len(drawn))
     count = len(uniform) + len(drawn)
     rows = np.concatenate([rows for _, rows in pieces])
     candidates = {c.digest: dict(c) for c in map(space.decode, rows)}
@@ -196,14 +208,15 @@ def _without(rows: Rows, known: Rows) -> Rows:
 def repeat_weights(network: Network) -> None:
     """Settles a fresh network with weights that take little room in an archive, though not in memory.
 
-    The weights of each output channel are those of the first one, rotated, and channels are normalised alike. What a
-    kernel does, and how long it takes, does not depend on the values.
+    The weights of each output channel are those of the first one, rotated, unless they are few, and channels are
+    normalised alike. What a kernel does, and how long it takes, does not depend on the values.
     """
     for unit in network.units.values():
         if isinstance(unit, ConvUnit | LinearUnit):
             weight = unit.conv.weight if isinstance(unit, ConvUnit) else unit.linear.weight
             first = weight[0].flatten()
-            weight.copy_(torch.stack([first.roll(i) for i in range(len(weight))]).reshape(weight.shape))
+            if len(first) >= ROTATED:
+                weight.copy_(torch.stack([first.roll(i) for i in range(len(weight))]).reshape(weight.shape))
     settle(network)
     for unit in network.units.values():
         if isinstance(unit, ConvUnit) and unit.norm is not None:
@@ -228,30 +241,45 @@ def _source(module: str) -> bytes:
     return Path(spec.origin).read_bytes()
 
 
-def _affordable(space: Space, fixed: list[Rows], drawn: Rows, plan: KitPlan) -> int:
-    """How many of the networks drawn a Raspberry-Pi-class board measures in three quarters of the time."""
-    least = max(0, LEAST_NETWORKS - len(fixed[0]))
-    available = 0.75 * 60 * plan.minutes - _estimate_s(space, fixed, plan.protocol)
-    share = _estimate_s(space, [drawn[:0]], plan.protocol) / PIECE  # of a piece's anchors
-    seconds = np.cumsum([share + _estimate_s(space, [row[None]], plan.protocol) - PIECE * share for row in drawn])
-    return max(least, int(np.searchsorted(seconds, available)))
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """Estimates of time on a Raspberry-Pi-class board, in seconds.
+
+    Attributes:
+        anchors_s: The anchors of one piece.
+        uniform_s, checks_s, drawn_s: Of each network, shape (n,).
+    """
+
+    anchors_s: float
+    uniform_s: Floats
+    checks_s: Floats
+    drawn_s: Floats
+
+    def total_s(self, checks: int, drawn: int) -> float:
+        """With so many networks held out, and so many drawn to learn from."""
+        own = self.uniform_s.sum() + self.checks_s[:checks].sum() + self.drawn_s[:drawn].sum()
+        pieces = 1 + -(-checks // PIECE) + -(-drawn // PIECE)
+        return float(own + pieces * self.anchors_s)
+
+    def amounts(self, minutes: float) -> tuple[int, int]:
+        """How many networks to hold out and to draw: what is measured in three quarters of the time."""
+        checks = min(MOST_CHECKS, len(self.checks_s))
+        least = min(max(0, LEAST_NETWORKS - len(self.uniform_s)), len(self.drawn_s))
+        for drawn in range(len(self.drawn_s), least - 1, -1):
+            if self.total_s(checks, drawn) <= 0.75 * 60 * minutes:
+                return checks, drawn
+        return min(checks, LEAST_CHECKS), least
 
 
-def _estimate_s(space: Space, pieces: list[Rows], protocol: Protocol) -> float:
-    """Seconds that a Raspberry-Pi-class board takes for pieces, each of rows (n, decisions) and the anchors."""
-
-    def seconds(row: Rows) -> float:
-        latency = _guess_s(space, row)
-        runs = protocol.warmup_runs + max(protocol.min_runs, protocol.burst_s / latency)
-        return BUSY * protocol.rounds * (runs * latency + PROBE_S)
-
-    shared = sum(seconds(row) for row in anchors(space))
-    return sum(shared + sum(LOAD_S + seconds(row) for row in rows) for rows in pieces)
+def _network_s(space: Space, rows: Rows, protocol: Protocol) -> Floats:
+    latency = _guess_s(space, rows)
+    runs = protocol.warmup_runs + np.maximum(protocol.min_runs, protocol.burst_s / latency)
+    return np.asarray(LOAD_S + BUSY * protocol.rounds * (runs * latency + PROBE_S))
 
 
-def _guess_s(space: Space, row: Rows) -> float:
-    work = space.workload_of_row(row)
-    return work.macs / MACS_PER_S + len(work.operators) * OPERATOR_S
+def _guess_s(space: Space, rows: Rows) -> Floats:
+    works = [space.workload_of_row(row) for row in rows]
+    return np.array([work.macs / MACS_PER_S + len(work.operators) * OPERATOR_S for work in works])
 
 
 def _readme(content: dict[str, Any]) -> str:

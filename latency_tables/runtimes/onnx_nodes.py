@@ -34,9 +34,9 @@ def read_nodes(model: bytes) -> list[Node]:
 def node_owners(nodes: Iterable[Node]) -> dict[str, str]:
     """The operator that each node of an optimised graph belongs to.
 
-    A node called ``<operator>/<step>`` belongs to its operator, and so does one that reads ``<operator>/weight…``, whose
-    name older versions of ONNX Runtime replace. One that the optimiser added, such as a change of layout, belongs to
-    the operator that reads its output, or failing that to the one that wrote its input.
+    A node called ``<operator>/<step>`` belongs to its operator, and so does one that reads ``<operator>/weight…``, as
+    older versions of ONNX Runtime rename some nodes. One that the optimiser added, such as a change of layout, belongs
+    to the operator that reads its output, or failing that to the one that wrote its input.
     """
     nodes = list(nodes)
     owners = {}
