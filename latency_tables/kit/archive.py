@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -15,10 +17,15 @@ from hwnas.spaces.errors import InvalidFileError
 MAX_ARCHIVE_BYTES = 1_000_000_000
 """A kit may be large: it holds networks, which are not read."""
 MAX_ENTRIES = 64
-MAX_FILE_BYTES = 32_000_000
+MAX_DIRECTORY_BYTES = 64_000
+"""Of the archive's table of contents, which is read before its entries can be counted."""
+MAX_FILE_BYTES = 16_000_000
 MAX_RATIO = 200
 """Of a file's size to what it takes in the archive; lists of numbers and names stay far below."""
 MAX_DEPTH = 16
+
+_END_BYTES, _LOCATOR_BYTES = 22, 20
+"""Of the record that ends an archive, and of the one before it in large archives."""
 
 
 def read_files(path: Path, wanted: Collection[str], *, others: bool = False) -> dict[str, bytes]:
@@ -35,6 +42,7 @@ def read_files(path: Path, wanted: Collection[str], *, others: bool = False) -> 
     try:
         if path.stat().st_size > MAX_ARCHIVE_BYTES:
             raise InvalidFileError(f"{path} is larger than {MAX_ARCHIVE_BYTES // 10**6} MB")
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_names(path, [e.orig_filename for e in entries], wanted, others)
@@ -72,6 +80,19 @@ def parse_json(data: bytes, where: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise InvalidFileError(f"{where} is not valid JSON: {error}") from error
     return value
+
+
+def _check_directory(path: Path) -> None:
+    """Refuses a table of contents that is large, or in the form for large archives."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - _LOCATOR_BYTES - _END_BYTES))
+        tail = file.read()
+    end = tail[-_END_BYTES:]
+    if len(end) < _END_BYTES or end[:4] != b"PK\x05\x06":
+        raise zipfile.BadZipFile("it does not end as such archives do")
+    if struct.unpack("<I", end[12:16])[0] > MAX_DIRECTORY_BYTES or tail[:4] == b"PK\x06\x07":
+        raise InvalidFileError(f"{path} has an unusually large table of contents")
 
 
 def _check_names(path: Path, names: list[str], wanted: Collection[str], others: bool) -> None:

@@ -165,7 +165,7 @@ class Board:
     def _operator_times(self, executable: SessionExecutable) -> dict[str, Any]:
         try:
             times = executable.operator_times(self.plan["profiled_runs"])
-        except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        except Exception as error:  # of whatever kind a provider's profiler raises: there are latencies without it
             self.report(f"this provider's operators cannot be timed one by one: {error}")
             return {}
         return {
@@ -184,11 +184,19 @@ class Board:
     # ---- networks and the journal ---------------------------------------------------------------------------------
 
     def prepare(self, name: str) -> SessionExecutable:
-        """A network in a session, its 8-bit weights stored so that integer kernels are exact."""
+        """A network in a session, its 8-bit weights stored so that integer kernels are exact.
+
+        Raises:
+            UnavailableError: ONNX Runtime cannot run it here.
+        """
         other = f"{name}.{self.settings['weights_8bit']}.onnx"
-        return SessionExecutable(
-            self.sessions, self.archive.read(other if other in self.files else f"{name}.onnx"), self.feed
-        )
+        model = self.archive.read(other if other in self.files else f"{name}.onnx")
+        try:
+            return SessionExecutable(self.sessions, model, self.feed)
+        except UnavailableError:
+            raise
+        except Exception as error:  # ONNX Runtime raises exceptions of its own
+            raise UnavailableError(f"this board's ONNX Runtime cannot run network {name}: {error}") from error
 
     def finished(self) -> dict[int, Mapping[str, Any]]:
         """The measured pieces by index; those refused are not among them."""

@@ -39,7 +39,7 @@ def run(folder: Path, arguments: Sequence[str]) -> int:
             measure_board_windows(board, options.networks, protocol)
         content = results(board)
         write_whole(folder / RESULTS_ZIP, pack_results((folder / PLAN).read_bytes(), content))
-    except HwnasError as error:
+    except (HwnasError, OSError) as error:
         print(f"measure.py: {error}", file=sys.stderr)
         print("What is finished is kept: run measure.py again to go on.", file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_checked_text)]
 """Of one line, and without what a terminal would take for a command."""
-Milliseconds = Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=1e-6, le=1e7, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -91,7 +91,7 @@ class PlanFile(Document):
     input: Word
     anchors: Annotated[list[Digest], Field(min_length=1, max_length=100)]
     pieces: Annotated[list[Piece], Field(min_length=1, max_length=1000)]
-    candidates: Annotated[dict[Digest, dict[Word, bool | int | float | str]], Field(max_length=10_000)]
+    candidates: Annotated[dict[Digest, dict[Word, bool | int | float | Word]], Field(max_length=5000)]
 
 
 class TimingFields(Document):

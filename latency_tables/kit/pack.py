@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
 from hwnas.latency_tables.kit.board import NETWORKS, PLAN, SUM_MODEL, in_words
+from hwnas.latency_tables.kit.budget import MOST_CHECKS, MOST_NETWORKS, PIECE, Budget, guess_s, network_s
 from hwnas.latency_tables.plan import anchors, precision_pairs, sample_networks, uniform_precision
 from hwnas.latency_tables.profiler import Progress, settle
 from hwnas.latency_tables.runtimes.onnxruntime import sum_model
@@ -26,8 +26,6 @@ from hwnas.spaces.network import ConvUnit, LinearUnit, Network
 from hwnas.spaces.onnx_graph import Bytes8, to_onnx
 from hwnas.spaces.operator import NETWORK_INPUT
 from hwnas.spaces.space import Rows, Space
-
-Floats = NDArray[np.float64]
 
 FOLDER = "hwnas-kit"
 """What the archive unpacks to."""
@@ -49,20 +47,8 @@ BOARD_MODULES = (
 """Modules of hwnas that run on the board, as they are: they need the standard library, numpy and onnxruntime."""
 OPSET, IR_VERSION = 17, 8
 STORED: tuple[Bytes8, ...] = ("int8", "uint8")
-PIECE = 24
-"""Networks held in the board's memory at a time, and lost at most when it stops."""
 ROTATED = 32
 """Weights of an output channel from which on they are repeated; fewer take little room anyway."""
-MOST_NETWORKS, LEAST_NETWORKS = 240, 48
-"""Networks to learn from by default."""
-MOST_CHECKS, LEAST_CHECKS = 40, 20
-"""Networks held out by default: the least where there is no time for more than the least to learn from."""
-MINUTES = 20.0
-
-MACS_PER_S, OPERATOR_S, LOAD_S, PROBE_S = 0.6e9, 60e-6, 0.4, 0.003
-"""A Raspberry-Pi-class processor, one thread: a cautious guess of its speed, for estimates of time alone."""
-BUSY = 1.3
-"""How much longer it takes as bursts are measured again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +64,7 @@ class KitPlan:
     """
 
     networks: int | None = None
-    minutes: float = MINUTES
+    minutes: float = 20.0
     checks: int | None = None
     profiled_runs: int = 60
     protocol: Protocol = field(default_factory=lambda: Protocol(rounds=4, burst_s=0.012))
@@ -122,11 +108,11 @@ def pack_kit(
     uniform = np.array([uniform_precision(space, *pair) for pair in precision_pairs(space)])
     checks = _without(space.sample(rng, MOST_CHECKS if plan.checks is None else plan.checks), uniform)
     wanted = MOST_NETWORKS if plan.networks is None else plan.networks
-    drawn = sample_networks(space, rng, max(0, wanted - len(uniform)), (1 / _guess_s(space, uniform)).tolist())
+    drawn = sample_networks(space, rng, max(0, wanted - len(uniform)), (1 / guess_s(space, uniform)).tolist())
     drawn = _without(drawn, np.concatenate([uniform, checks]))
-    budget = _Budget(
-        float(_network_s(space, anchors(space), plan.protocol).sum()),
-        *(_network_s(space, own, plan.protocol) for own in (uniform, checks, drawn)),
+    budget = Budget(
+        float(network_s(space, anchors(space), plan.protocol).sum()),
+        *(network_s(space, own, plan.protocol) for own in (uniform, checks, drawn)),
     )
     affordable_checks, affordable = budget.amounts(plan.minutes)
     if plan.checks is None:
@@ -239,47 +225,6 @@ def _source(module: str) -> bytes:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).read_bytes()
-
-
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    """Estimates of time on a Raspberry-Pi-class board, in seconds.
-
-    Attributes:
-        anchors_s: The anchors of one piece.
-        uniform_s, checks_s, drawn_s: Of each network, shape (n,).
-    """
-
-    anchors_s: float
-    uniform_s: Floats
-    checks_s: Floats
-    drawn_s: Floats
-
-    def total_s(self, checks: int, drawn: int) -> float:
-        """With so many networks held out, and so many drawn to learn from."""
-        own = self.uniform_s.sum() + self.checks_s[:checks].sum() + self.drawn_s[:drawn].sum()
-        pieces = 1 + -(-checks // PIECE) + -(-drawn // PIECE)
-        return float(own + pieces * self.anchors_s)
-
-    def amounts(self, minutes: float) -> tuple[int, int]:
-        """How many networks to hold out and to draw: what is measured in three quarters of the time."""
-        checks = min(MOST_CHECKS, len(self.checks_s))
-        least = min(max(0, LEAST_NETWORKS - len(self.uniform_s)), len(self.drawn_s))
-        for drawn in range(len(self.drawn_s), least - 1, -1):
-            if self.total_s(checks, drawn) <= 0.75 * 60 * minutes:
-                return checks, drawn
-        return min(checks, LEAST_CHECKS), least
-
-
-def _network_s(space: Space, rows: Rows, protocol: Protocol) -> Floats:
-    latency = _guess_s(space, rows)
-    runs = protocol.warmup_runs + np.maximum(protocol.min_runs, protocol.burst_s / latency)
-    return np.asarray(LOAD_S + BUSY * protocol.rounds * (runs * latency + PROBE_S))
-
-
-def _guess_s(space: Space, rows: Rows) -> Floats:
-    works = [space.workload_of_row(row) for row in rows]
-    return np.array([work.macs / MACS_PER_S + len(work.operators) * OPERATOR_S for work in works])
 
 
 def _readme(content: dict[str, Any]) -> str:

@@ -121,6 +121,22 @@ def test_a_bomb_whose_declared_ratio_is_harmless(tmp_path: Path) -> None:
         read_files(bomb, WANTED)
 
 
+def test_a_large_table_of_contents_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.zip", [(f"{i:0200}", b"") for i in range(400)])
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(InvalidFileError, match="unusually large table of contents"):
+        read_files(path, WANTED)
+
+
+def test_the_form_of_large_archives_is_refused(tmp_path: Path) -> None:
+    whole = good(tmp_path / "good.zip").read_bytes()
+    locator = b"PK\x06\x07" + bytes(16)
+    path = tmp_path / "a.zip"
+    path.write_bytes(whole[:-22] + locator + whole[-22:])
+    with pytest.raises(InvalidFileError, match="unusually large table of contents"):
+        read_files(path, WANTED)
+
+
 def test_encrypted_or_unusually_compressed_files(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zip", [("a.json", b"{}"), ("b.json", b"")], zipfile.ZIP_LZMA)
     with pytest.raises(InvalidFileError, match="compressed in an unusual way"):

@@ -197,6 +197,16 @@ def window_of(item: int) -> Window:
     return Window(item, 10.0, 12.0, 5)
 
 
+def test_a_network_that_onnx_runtime_cannot_run_is_named(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("NOT_IMPLEMENTED : Cast")
+
+    board = planted.board()
+    monkeypatch.setattr("hwnas.latency_tables.kit.board.SessionExecutable", fail)
+    with pytest.raises(UnavailableError, match=r"cannot run network [0-9a-f]{16}: NOT_IMPLEMENTED : Cast"):
+        board.measure(HOUR)
+
+
 def test_windows_are_kept_round_by_round(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     board = planted.board()
     with pytest.raises(UnavailableError, match="nothing is measured yet"):

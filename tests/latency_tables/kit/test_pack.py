@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 import pytest
 
-from hwnas.latency_tables.kit.pack import BOARD_MODULES, FOLDER, KitPlan, _Budget, pack_kit, repeat_weights
+from hwnas.latency_tables.kit.budget import Budget
+from hwnas.latency_tables.kit.pack import BOARD_MODULES, FOLDER, KitPlan, pack_kit, repeat_weights
 from hwnas.latency_tables.plan import anchors, precision_pairs, uniform_precision
 from hwnas.latency_tables.profiler import prepare, settle
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
@@ -147,7 +148,7 @@ def test_whole_bytes_change_no_output() -> None:
 
 def test_slow_networks_are_fewer_and_never_too_few() -> None:
     def amounts(network_s: float, minutes: float) -> tuple[int, int]:
-        budget = _Budget(6 * network_s, *(np.full(n, network_s) for n in (12, 40, 228)))
+        budget = Budget(6 * network_s, *(np.full(n, network_s) for n in (12, 40, 228)))
         checks, drawn = budget.amounts(minutes)
         if (checks, drawn) != (20, 36):
             assert budget.total_s(checks, drawn) <= 0.75 * 60 * minutes
