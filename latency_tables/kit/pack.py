@@ -47,7 +47,7 @@ BOARD_MODULES = (
 """Modules of hwnas that run on the board, as they are: they need the standard library, numpy and onnxruntime."""
 OPSET, IR_VERSION = 17, 8
 STORED: tuple[Bytes8, ...] = ("int8", "uint8")
-ROTATED = 32
+ROTATED = 4
 """Weights of an output channel from which on they are repeated; fewer take little room anyway."""
 
 
