@@ -9,6 +9,9 @@ import numpy as np
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import sample_coherent
 
+ANCHORS = 6
+"""Networks that are measured with every chunk to tell the machine's speed."""
+
 
 def sample_networks(space: Space, rng: np.random.Generator, n: int, speeds: Sequence[float]) -> Rows:
     """At most ``n`` distinct networks to learn from. Shape (n, decisions).
@@ -25,9 +28,20 @@ def sample_networks(space: Space, rng: np.random.Generator, n: int, speeds: Sequ
     weights = np.array(speeds) / np.sum(speeds)
     for row, pair in zip(kinds[2], rng.choice(len(pairs), size=n, p=weights), strict=True):
         set_precision(space, row, *pairs[pair])
-    rows = space.canonical(np.stack(kinds, axis=1).reshape(3 * n, -1))
+    rows = space.canonical(np.stack(kinds, axis=1).reshape(3 * n, len(space.decisions)))
     _, first = np.unique(rows, axis=0, return_index=True)
     return rows[np.sort(first)][:n]
+
+
+def anchors(space: Space) -> Rows:
+    """Networks that show the machine's speed: the reference in float32 first, then in other precisions.
+
+    A machine's slow phases do not slow all kernels alike, so networks of several kinds must tell. Every registration
+    measures them. Shape (at most ``ANCHORS``, decisions).
+    """
+    pairs = precision_pairs(space)
+    chosen = np.linspace(len(pairs) - 1, 0, min(ANCHORS, len(pairs))).round().astype(int)
+    return np.array([uniform_precision(space, *pairs[i]) for i in chosen])
 
 
 def precision_pairs(space: Space) -> list[tuple[int, int]]:

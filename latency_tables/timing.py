@@ -28,7 +28,7 @@ Clock = Callable[[], float]
 """Seconds from any fixed moment, such as `time.perf_counter`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Protocol:
     """How to measure.
 
@@ -53,7 +53,7 @@ class Protocol:
     max_wait_s: float = 20.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Timing:
     """What was measured of one item.
 

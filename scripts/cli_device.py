@@ -7,6 +7,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from hwnas.scripts.cli_space import chosen_space, space_options
+
 MIN_NETWORKS = 20
 """Fewer do not teach an additive model; see `hwnas.predictors.additive`."""
 
@@ -16,31 +18,9 @@ def device() -> None:
     """Register devices by measuring them, and see what is known of them."""
 
 
-def _space_options(command: Any) -> Any:
-    for option in (
-        click.option("--joint", default="bits,sparsity,rank", show_default=True, help="Dimensions of the space."),
-        click.option("--classes", type=int, default=10, show_default=True, help="Classes of the space."),
-        click.option("--input-shape", default="3,32,32", show_default=True, help="Channels, height, width."),
-        click.option("--space", "space_name", default="mbconv", show_default=True, help="A space, or its YAML file."),
-    ):
-        command = option(command)
-    return command
-
-
-def _load_space(space_name: str, input_shape: str, classes: int, joint: str) -> Any:
-    from hwnas.spaces import load_space
-
-    try:
-        shape = [int(part) for part in input_shape.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{input_shape!r} is not channels,height,width", param_hint="--input-shape") from None
-    names = [part for part in joint.split(",") if part]
-    return load_space(space_name, input_shape=shape, num_classes=classes, joint=names)
-
-
 @device.command()
 @click.argument("name")
-@_space_options
+@space_options
 @click.option("--seconds", type=float, default=130.0, show_default=True, help="Time to measure.")
 @click.option("--runtime", "runtime_name", default="onnxruntime", show_default=True, help="onnxruntime, or torch.")
 @click.option(
@@ -97,7 +77,7 @@ def register(
         raise click.UsageError("--compiled needs --runtime torch")
     torch.set_num_threads(1)
     device_folder(name)
-    space = _load_space(space_name, input_shape, classes, joint)
+    space = chosen_space(space_name, input_shape, classes, joint)
     known = load_device(name) if name in list_devices() else None
     if known is not None and registration.covers(known, space):
         raise click.ClickException(

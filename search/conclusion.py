@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.latency_tables.machine import same_machine
-from hwnas.latency_tables.profiler import anchors, prepare, slowness
+from hwnas.latency_tables.plan import anchors
+from hwnas.latency_tables.profiler import prepare, slowness
 from hwnas.latency_tables.timing import Protocol, Timing, measure
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
 from hwnas.search.finals import Final, load_network

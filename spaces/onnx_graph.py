@@ -32,7 +32,11 @@ Bytes8 = Literal["int8", "uint8"]
 
 
 def to_onnx(
-    network: Network, *, weights_8bit: Bytes8 = "int8", metadata: dict[str, str] | None = None
+    network: Network,
+    *,
+    weights_8bit: Bytes8 = "int8",
+    whole_bytes: bool = False,
+    metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
     """The network in evaluation mode as an ONNX model of input ``input`` (batch, c, h, w) and output ``logits``.
 
@@ -40,9 +44,11 @@ def to_onnx(
         network: Trained, its quantisers' ranges set.
         weights_8bit: Type of weights of exactly 8 bits in integer layers. As ``uint8`` they are shifted by their zero
             point 128, which changes no value.
+        whole_bytes: Whether to store narrower weights as INT8, too, for runtimes that cannot read INT4, as ONNX Runtime
+            1.22. Runtimes widen them when they load the file, so that the same kernels run.
         metadata: Text stored in the file.
     """
-    graph = _Graph(weights_8bit)
+    graph = _Graph(weights_8bit, whole_bytes)
     for operator in network.workload.operators:
         graph.add(operator, network.unit(operator))
     last = network.workload.operators[-1]
@@ -119,6 +125,7 @@ class _Value:
 @dataclass(slots=True)
 class _Graph:
     weights_8bit: Bytes8
+    whole_bytes: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     values: dict[str, _Value] = field(default_factory=lambda: {NETWORK_INPUT: _Value(NETWORK_INPUT)})
@@ -205,7 +212,7 @@ class _Graph:
         return result
 
     def quantized_weight(self, operator: Operator, integers: NDArray[np.int32], scale: NDArray[np.float32]) -> str:
-        name, stored = operator.name, stored_bits(operator.weight_bits)
+        name, stored = operator.name, 8 if self.whole_bytes else stored_bits(operator.weight_bits)
         scale_name = self.constant(name, "weight_scale", scale)
         shifted = operator.weight_bits == 8 and not operator.depthwise and self.weights_8bit == "uint8"
         if shifted:

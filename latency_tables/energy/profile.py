@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from hwnas.latency_tables.energy.windows import Energy, EnergyProtocol, Window, energies
+from hwnas.latency_tables.energy.windows import Energy, EnergyProtocol, Window, energies, spread_over
 from hwnas.latency_tables.table import LatencyTable, NetworkRow
 from hwnas.spaces.errors import InvalidFileError, UnavailableError
 from hwnas.spaces.files import write_text
@@ -64,9 +64,8 @@ def networks_to_meter(table: LatencyTable, space: str, networks: int) -> list[Ne
     """Which networks of a space (its key) to measure: evenly over their latencies, a quarter of them held out."""
     chosen: list[NetworkRow] = []
     for role, count in (("check", networks // 4), ("fit", networks - networks // 4)):
-        own = sorted((n for n in table.networks if (n.role, n.space) == (role, space)), key=lambda n: n.latency_ms_p50)
-        picks = np.linspace(0, len(own) - 1, min(count, len(own))).round().astype(int)
-        chosen += [own[i] for i in dict.fromkeys(picks.tolist())]
+        own = [n for n in table.networks if (n.role, n.space) == (role, space)]
+        chosen += [own[i] for i in spread_over([n.latency_ms_p50 for n in own], count)]
     return chosen
 
 

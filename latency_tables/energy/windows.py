@@ -10,11 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwnas.latency_tables.energy.meters import Meter
 from hwnas.spaces.errors import NoisyMeasurementError
+
+if TYPE_CHECKING:
+    from hwnas.latency_tables.energy.meters import Meter
 
 Clock = Callable[[], float]
 IDLE = -1
@@ -23,7 +26,7 @@ TICK_S = 0.2
 """A counter that has not moved for this long does not count in steps that matter."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EnergyProtocol:
     """How to measure energy.
 
@@ -40,7 +43,7 @@ class EnergyProtocol:
     max_spread: float = 0.15
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     """One stretch of time in which one thing ran.
 
@@ -63,7 +66,7 @@ class Window:
         return self.end_s - self.start_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Energy:
     """Energy of one inference.
 
@@ -76,6 +79,13 @@ class Energy:
     mj: float
     spread: float
     idle_watts: float
+
+
+def spread_over(latencies_ms: Sequence[float], count: int) -> list[int]:
+    """Which of some networks to measure, ``count`` at most: evenly over their latencies."""
+    order = sorted(range(len(latencies_ms)), key=lambda i: latencies_ms[i])
+    picks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [order[i] for i in dict.fromkeys(picks.tolist())]
 
 
 def measure_windows(

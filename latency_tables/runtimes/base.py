@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from hwnas.spaces.network import Network
+if TYPE_CHECKING:
+    from hwnas.spaces.network import Network
 
 KernelClass = Literal["integer", "float", "conversion", "layout"]
 """Computes with integers; with floats; turns one into the other, or rounds; only moves values."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OperatorTime:
     """What a runtime's own profiler says of one operator inside a network.
 

@@ -13,7 +13,8 @@ from onnx import helper
 from hwnas.latency_tables.plan import uniform_precision
 from hwnas.latency_tables.profiler import prepare, settle
 from hwnas.latency_tables.runtimes import make_runtime
-from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime, node_owners
+from hwnas.latency_tables.runtimes.onnx_nodes import node_owners, read_nodes
+from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.errors import UnavailableError, UnknownNameError
 from hwnas.spaces.network import Network
@@ -75,7 +76,11 @@ def test_every_node_of_an_optimised_graph_has_an_owner(space: Space, tmp_path: P
         network = network_of(space, row)
         graph = optimised(runtime, to_onnx(network), tmp_path)
         names = {o.name for o in network.workload.operators} | {"input"}
-        owners = node_owners(graph)
+        nodes = read_nodes(graph.SerializeToString())
+        assert [(n.name, n.inputs, n.outputs) for n in nodes] == [
+            (n.name, tuple(n.input), tuple(n.output)) for n in graph.graph.node
+        ]
+        owners = node_owners(nodes)
         assert set(owners) == {n.name for n in graph.graph.node}
         assert set(owners.values()) <= names
         unnamed += sum("/" not in n.name for n in graph.graph.node)
@@ -100,14 +105,17 @@ def test_added_nodes_belong_to_their_readers_or_else_to_their_writers() -> None:
             node("Conv", ["d"], ["e"], "second/conv"),
             node("Reorder", ["e"], ["f"], "r4"),
             node("Reorder", ["f"], ["g"], "r5"),
+            node("Reorder", ["e"], ["q"], "r6"),
             node("Reorder", ["z"], ["y"], "alone"),
+            node("QLinearConv", ["g", "s", "third/weight", "third/weight_scale"], ["h"], "renamed"),
         ],
         "graph", [], [],
     )  # fmt: skip
-    owners = node_owners(helper.make_model(graph))
+    owners = node_owners(read_nodes(helper.make_model(graph).SerializeToString()))
     assert owners == {
         "r1": "first", "r2": "first", "first/conv": "first",
-        "r3": "second", "second/conv": "second", "r4": "second", "r5": "second",
+        "r3": "second", "second/conv": "second", "r4": "third", "r5": "third",
+        "renamed": "third", "r6": "second",
     }  # fmt: skip
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwnas.latency_tables import chunks as chunks_module
 from hwnas.latency_tables import profiler as profiler_module
 from hwnas.latency_tables.device import Precision
-from hwnas.latency_tables.plan import precision_pairs, uniform_precision
-from hwnas.latency_tables.profiler import Plan, anchors, extend, own_times, prepare, profile_space, slowness
+from hwnas.latency_tables.plan import anchors, precision_pairs, uniform_precision
+from hwnas.latency_tables.profiler import Plan, extend, prepare, profile_space, slowness
+from hwnas.latency_tables.records import own_times
 from hwnas.latency_tables.runtimes import OperatorTime
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.latency_tables.steadiness import Steadiness
@@ -176,7 +178,7 @@ class Planted:
             self.steadiness.settle(0.1 * factor)
             return [Timing(factor * (i + 1), factor * (i + 1), 0.0, 1) for i in range(len(items))]
 
-        patch.setattr(profiler_module, "measure", planted)
+        patch.setattr(chunks_module, "measure", planted)
         patch.setattr(profiler_module, "CHUNK", 3)
         plan = Plan(
             seconds=60,
