@@ -122,7 +122,9 @@ def test_a_device_knows_the_runtime_that_it_was_measured_with() -> None:
 
 def test_a_space_is_measured_with_it() -> None:
     space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=())
-    plan = Plan(seconds=0.1, checks=2, min_networks=4, max_networks=4, profiled_runs=2, protocol=PATIENT)
+    plan = Plan(
+        seconds=0.1, checks=2, min_networks=4, max_networks=4, profiled_networks=0, profiled_runs=2, protocol=PATIENT
+    )
     found = profile_space(space, Torch(), np.random.default_rng(0), plan)
     assert [n.role for n in found.table.networks].count("fit") >= 4
     assert all(n.latency_ms_p50 > 0 for n in found.table.networks)

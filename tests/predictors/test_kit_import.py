@@ -262,7 +262,7 @@ def test_a_power_meters_log_is_read(good: Path, tmp_path: Path, devices: Path) -
     for k in range(1200):
         t = 0.1 * k - 5
         item = int((t % 60) // 2) - 1
-        lines.append(f"{start + t:.2f},{2.0 + (1.0 + 0.1 * item if t >= 0 and item >= 0 else 0.0):.3f}")
+        lines.append(f"{start + t:.2f},{2.0 + (1.0 + 0.1 * item if t >= 0 and 0 <= item < 25 else 0.0):.3f}")
     power.write_text("\n".join(lines))
     made = import_results(path, power=power)
     meter = made.profile.power_meter
@@ -276,8 +276,7 @@ def test_a_power_meters_log_is_read(good: Path, tmp_path: Path, devices: Path) -
 
     # The log may come later, too; and one that does not fit leaves no device.
     waiting = import_results(path, name="later")
-    assert waiting.profile.power_meter is not None
-    assert waiting.profile.power_meter.idle_watts is None
+    assert waiting.profile.power_meter is None
     assert len(Session.load(devices / "later").windows) == 2 * 26
     power.write_text("time_s,power_w\n1,2\n1.1,2\n1.2,2\n")
     with pytest.raises(NoisyMeasurementError):
