@@ -25,6 +25,8 @@ MAX_OFFSET_S = 5.0
 STEP_S = 0.02
 MIN_EXPLAINED = 0.5
 """Share of the variance of power that the windows must explain, or they are not those of the log."""
+ALIKE = 0.1
+"""Shifts that explain less by this share of the variance, at most, are considered beside the best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ def _offset(log: PowerLog, windows: Sequence[Window], start: Floats, end: Floats
     """The shift of the windows, at most `MAX_OFFSET_S`, at which they explain most of the log's variance.
 
     What they explain is that power is the same in all windows of one network. Windows follow each other and are about
-    equally long, so that a shift by one window explains as much: the idle windows must be those of the least power.
+    equally long, so that a shift by a whole window explains about as much. Of such shifts, the one at which networks
+    stand out most from the idle machine is taken: at the others, a network's window falls on an idle stretch, or an
+    idle window on a network.
 
     None where no shift fits into the log, where less than half is explained, or where the first or the last shift that
     fits is the best, so that a better one may lie beyond.
@@ -143,14 +147,22 @@ def _offset(log: PowerLog, windows: Sequence[Window], start: Floats, end: Floats
         whole = square - joules.sum() ** 2 / seconds.sum()
         power = joules[seconds > 0] / seconds[seconds > 0]
         if whole <= 0 or (idle_first and power[0] > power[1:].min()):
-            return -np.inf
+            return 0.0
         within = square - float((joules[seconds > 0] ** 2 / seconds[seconds > 0]).sum())
         return 1 - within / float(whole)
 
+    def contrast(shift: float) -> float:
+        watts = np.bincount(owner, log.joules(start + shift, end + shift))[seconds > 0] / seconds[seconds > 0]
+        return float(watts[1:].min() - watts[0]) if idle_first else 0.0
+
     shifts = np.arange(-MAX_OFFSET_S, MAX_OFFSET_S + STEP_S / 2, STEP_S)
     inside = [s for s in shifts if log.times_s[0] <= start.min() + s and end.max() + s <= log.times_s[-1]]
-    shares = [explained(s) for s in inside]
-    best = int(np.argmax(shares)) if shares else 0
+    shares = np.array([explained(s) for s in inside])
+    if not len(shares):
+        return None
+    alike = np.flatnonzero(shares >= shares.max() - ALIKE)
+    groups = np.split(alike, np.flatnonzero(np.diff(alike) > 1) + 1)
+    best = max((int(g[np.argmax(shares[g])]) for g in groups), key=lambda i: contrast(inside[i]))
     return float(inside[best]) if 0 < best < len(inside) - 1 and shares[best] >= MIN_EXPLAINED else None
 
 
