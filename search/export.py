@@ -11,10 +11,11 @@ import onnx
 import torch
 
 from hwnas.latency_tables.device import Device
+from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.search.datasets import Dataset, Split
 from hwnas.spaces.candidate import Candidate
-from hwnas.spaces.errors import HwnasError
+from hwnas.spaces.errors import HwnasError, UnavailableError
 from hwnas.spaces.files import replacing
 from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import to_onnx, weight_bytes
@@ -126,8 +127,17 @@ def check_file(path: Path, network: Network, dataset: Dataset, split: Split, run
 
 
 def export_runtime(device: Device) -> OnnxRuntime:
-    """ONNX Runtime as the device was measured with it, or its CPU provider where the device has another runtime."""
-    runtime = device.make_runtime()
+    """ONNX Runtime as the device was measured with it.
+
+    The CPU provider where the device has another runtime, or where it is another machine whose provider is not here.
+    """
+    try:
+        runtime = device.make_runtime()
+    except UnavailableError:
+        if same_machine(device.profile.facts):
+            raise
+        uint8 = device.profile.runtime_settings.get("weights_8bit") == "uint8"
+        return OnnxRuntime(weights_8bit="uint8" if uint8 else "int8")
     return runtime if isinstance(runtime, OnnxRuntime) else OnnxRuntime()
 
 
