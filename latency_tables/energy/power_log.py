@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.latency_tables.energy.windows import Window
+from hwnas.latency_tables.energy.windows import IDLE, Window
 from hwnas.spaces.errors import InvalidFileError, NoisyMeasurementError
 
 Floats = NDArray[np.float64]
@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 MAX_BYTES = 200_000_000
 MAX_OFFSET_S = 5.0
 STEP_S = 0.02
+ALIKE = 0.25
+"""Share of the way from the least variance to the usual one up to which shifts are considered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def read_windows(log: PowerLog, windows: Sequence[Window]) -> tuple[list[Window]
             f"the power log has a sample every {period:.2f} s, too few for windows of {shortest:.2f} s: measure with "
             f"windows of {5 * period:.1f} s or more, or log faster"
         )
-    offset = _offset(log, start, end)
+    offset = _offset(log, start, end, np.array([w.item == IDLE for w in windows]))
     if log.times_s[0] > start.min() + offset or log.times_s[-1] < end.max() + offset:
         raise NoisyMeasurementError(
             f"the power log covers {_span(log.times_s[0], log.times_s[-1])}, the measurement "
@@ -111,18 +113,36 @@ def read_windows(log: PowerLog, windows: Sequence[Window]) -> tuple[list[Window]
     return [replace(w, joules=float(j)) for w, j in zip(windows, joules, strict=True)], offset
 
 
-def _offset(log: PowerLog, start: Floats, end: Floats) -> float:
-    """The shift of the windows, at most `MAX_OFFSET_S`, that leaves least variance of power within them."""
+def _offset(log: PowerLog, start: Floats, end: Floats, idle: NDArray[np.bool_]) -> float:
+    """The shift of the windows, at most `MAX_OFFSET_S`, that leaves least variance of power within them.
+
+    Windows follow each other closely and are about equally long, so a shift by a whole window leaves as little. Of such
+    shifts, the one at which networks stand out most from the idle machine is taken: at the others, a window of a
+    network falls on an idle stretch, or an idle window on a network.
+    """
     squares = PowerLog(log.times_s, log.watts**2)
+    seconds = end - start
+
+    def mean(offset: float) -> Floats:
+        return log.joules(start + offset, end + offset) / seconds
 
     def within(offset: float) -> float:
-        seconds = end - start
-        mean = log.joules(start + offset, end + offset) / seconds
-        return float((squares.joules(start + offset, end + offset) / seconds - mean**2).sum())
+        return float((squares.joules(start + offset, end + offset) / seconds - mean(offset) ** 2).sum())
+
+    def contrast(offset: float) -> float:
+        watts = mean(offset)
+        return float(watts[~idle].min() - watts[idle].max()) if 0 < idle.sum() < len(idle) else 0.0
 
     shifts = np.arange(-MAX_OFFSET_S, MAX_OFFSET_S + STEP_S / 2, STEP_S)
     inside = [s for s in shifts if log.times_s[0] <= start.min() + s and end.max() + s <= log.times_s[-1]]
-    return float(min(inside, key=within)) if inside else 0.0
+    if not inside:
+        return 0.0
+    variances = np.array([within(s) for s in inside])
+    bound = variances.min() + ALIKE * (np.median(variances) - variances.min())
+    alike = [s for s, variance in zip(inside, variances, strict=True) if variance <= bound]
+    groups = np.split(np.array(alike), np.flatnonzero(np.diff(alike) > 1.5 * STEP_S) + 1)
+    best = max((min(group.tolist(), key=within) for group in groups), key=contrast)
+    return float(best)
 
 
 def _sample(row: dict[str, str | None], path: Path, line: int) -> tuple[float, float]:
