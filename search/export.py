@@ -11,10 +11,11 @@ import onnx
 import torch
 
 from hwnas.latency_tables.device import Device
+from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.search.datasets import Dataset, Split
 from hwnas.spaces.candidate import Candidate
-from hwnas.spaces.errors import HwnasError
+from hwnas.spaces.errors import HwnasError, UnavailableError
 from hwnas.spaces.files import replacing
 from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import to_onnx, weight_bytes
@@ -126,12 +127,23 @@ def check_file(path: Path, network: Network, dataset: Dataset, split: Split, run
 
 
 def export_runtime(device: Device) -> OnnxRuntime:
-    """ONNX Runtime as the device was measured with it, or on this machine's CPU where it was measured otherwise."""
-    if device.profile.runtime == OnnxRuntime.name:
-        return OnnxRuntime(**device.profile.runtime_settings)
-    runtime = OnnxRuntime()
-    runtime.check_integer_kernels()
-    return runtime
+    """ONNX Runtime as the device was measured with it, or on this machine's CPU.
+
+    The latter for a device of another runtime, and for another machine whose provider is not here: then 8-bit weights
+    are stored as that machine needs them.
+    """
+    profile = device.profile
+    if profile.runtime != OnnxRuntime.name:
+        runtime = OnnxRuntime()
+        runtime.check_integer_kernels()
+        return runtime
+    try:
+        return OnnxRuntime(**profile.runtime_settings)
+    except UnavailableError:
+        if same_machine(profile.facts):
+            raise
+        uint8 = profile.runtime_settings.get("weights_8bit") == "uint8"
+        return OnnxRuntime(weights_8bit="uint8" if uint8 else "int8")
 
 
 def file_accuracy(path: Path, dataset: Dataset, split: Split, runtime: OnnxRuntime) -> float:

@@ -25,7 +25,7 @@ MAX_OFFSET_S = 5.0
 STEP_S = 0.02
 MIN_EXPLAINED = 0.5
 """Share of the variance of power that the windows must explain, or they are not those of the log."""
-ALIKE = 0.1
+ALIKE = 0.06
 """Shifts that explain less by this share of the variance, at most, are considered beside the best."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 
+from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.runtimes.base import KernelClass
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
 from hwnas.search.export import (
@@ -26,6 +28,7 @@ from hwnas.search.export import (
 )
 from hwnas.search.training import Recipe, Trainer, accuracy
 from hwnas.spaces import Candidate
+from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.network import ConvUnit, Network
 from hwnas.spaces.onnx_graph import snap_biases, weight_bytes
 
@@ -152,6 +155,17 @@ def test_a_failed_check_leaves_no_file_and_what_was_there_as_it_was(before: byte
     with pytest.raises(ExportError, match=r"does not agree .*'integer_kernels': 0"):
         export(path, runtime=OnlyFloats(**settings))  # type: ignore[arg-type]
     assert [p.read_bytes() for p in path.parent.iterdir()] == ([before] if before else [])
+
+
+def test_a_device_elsewhere_may_have_a_provider_that_is_not_here() -> None:
+    device = synthetic_device()
+    settings = device.profile.runtime_settings | {"provider": "QNNExecutionProvider", "weights_8bit": "uint8"}
+    board = replace(device, profile=device.profile.model_copy(update={"runtime_settings": settings}))
+    runtime = export_runtime(board)
+    assert (runtime.provider, runtime.weights_8bit) == ("CPUExecutionProvider", "uint8")
+    here = board.profile.model_copy(update={"facts": machine_facts()})
+    with pytest.raises(UnavailableError, match="no QNNExecutionProvider here"):
+        export_runtime(replace(board, profile=here))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")

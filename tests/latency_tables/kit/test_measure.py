@@ -61,14 +61,14 @@ def test_a_board_measures_stops_and_goes_on(kit: Path, python: IsolatedPython, t
     (journal / ".piece-003.json.unfinished").write_bytes(b'{"timings": [')
     (journal / "piece-002.json").write_bytes(b"\0\0\0")
     finished.pop("piece-002.json", None)
-    code, out, err = python.run(folder / "measure.py")
+    # Without time for more than what is needed, so that noise makes it measure no piece twice.
+    code, out, err = python.run(folder / "measure.py", "--minutes", "0")
     assert (code, err) == (0, "")
     for name, content in finished.items():
         assert (journal / name).read_bytes() == content, "what is finished is not measured again"
     said = [line.split("  ")[1] for line in out.splitlines()]
     assert said[0] == "checking integer kernels"
-    assert said[1].startswith("measuring piece 3 of 4, about ")
-    assert said[1].endswith(" left")
+    assert said[1:3] == ["measuring piece 3 of 4", "measuring piece 4 of 4"]
     assert said[-2].startswith("measured 30 networks in ")
     assert said[-1].endswith("hwnas device import results.zip")
 
