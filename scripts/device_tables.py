@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from hwnas.latency_tables.device import Device, PowerMeter, TransferredModel
 
 
 def devices_table(devices: Sequence[Device]) -> Table:
     """A line for each device: what it is, and how far its predictions can be trusted."""
-    table = Table("device", "processor", "runtime", "networks", "held-out error")
+    table = Table(Column("device", no_wrap=True), "processor", "runtime", "networks", "held-out error")
     for device in devices:
         facts, verified = device.profile.facts, device.profile.verified
         table.add_row(
