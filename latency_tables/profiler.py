@@ -15,7 +15,7 @@ from hwnas.latency_tables.plan import anchors, precision_pairs, sample_networks,
 from hwnas.latency_tables.records import Profiled, Records, anchors_usual_ms
 from hwnas.latency_tables.runtimes import Executable, OperatorTime, Runtime
 from hwnas.latency_tables.steadiness import Steadiness
-from hwnas.latency_tables.table import LatencyTable, Role
+from hwnas.latency_tables.table import LEAST_TIMED_MS, LatencyTable, Role
 from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.network import Network
@@ -39,8 +39,8 @@ class Plan:
             where too few of them were measured at one speed of the machine.
         min_networks: Networks to learn from at least, unless the machine is so disturbed that chunks must be left out.
         checks: Uniformly drawn networks that predictors never learn from.
-        profiled_networks: So many networks have their operators timed one by one too, with the runtime's profiler; the
-            reference in every precision is always among them.
+        profiled_networks: So many networks have their operators timed one by one too, with the runtime's profiler, if
+            these take long enough (see `LEAST_TIMED_MS`); the reference in every precision is always among them.
         profiled_runs: Inferences of each of them.
         max_networks: Networks to learn from at most.
         protocol: How to time.
@@ -84,6 +84,8 @@ def profile_space(
     times = bench.profile(uniform, timings, executables)
     bench.measure(space.sample(rng, plan.checks), "check")
     measured = len(uniform)
+    sizes = [len(space.workload_of_row(row).operators) for row in uniform]
+    typical_ms = median(t.p50_ms / n for t, n in zip(timings, sizes, strict=True))
     speeds = [1 / t.p50_ms for t in timings]
     networks = sample_networks(space, rng, plan.max_networks - measured, speeds)
     for first in range(0, len(networks), CHUNK):
@@ -95,7 +97,7 @@ def profile_space(
         rows = networks[first : first + CHUNK]
         try:
             timings, executables = bench.measure(rows, "fit")
-            if measured < plan.profiled_networks:
+            if measured < plan.profiled_networks and typical_ms >= LEAST_TIMED_MS:
                 bench.profile(rows, timings, executables)
             measured += len(rows)
         except NoisyMeasurementError:

@@ -70,6 +70,11 @@ _MAY_LACK = {
 _WORDS = {"kind": get_args(Kind), "activation": get_args(Activation), "role": get_args(Role)}
 
 
+LEAST_TIMED_MS = 0.003
+"""Where a typical operator takes less than this, timing operators one by one teaches nothing: profilers count whole
+microseconds, and add some to every node."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorRow:
     """What was measured of one operator.

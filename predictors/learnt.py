@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from hwnas.latency_tables.device import Device
-from hwnas.latency_tables.table import NetworkRow, Role
+from hwnas.latency_tables.table import LEAST_TIMED_MS, NetworkRow, Role
 from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel, Observed
 from hwnas.predictors.combined import restore
 from hwnas.predictors.features import energy_terms
@@ -47,6 +49,10 @@ def physical_model(device: Device) -> AdditiveModel:
 
 
 def _observed(device: Device) -> Observed:
+    """Operators timed inside networks, where they take long enough for that."""
+    fit = device.table.with_role("fit")
+    if not fit or median(n.latency_ms_p50 / len(n.operators) for n in fit) < LEAST_TIMED_MS:
+        return []
     return [(r.operator, r.latency_ms_p50, r.count) for r in device.table.operators if r.latency_ms_p50 is not None]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from statistics import median
+
 import numpy as np
 import pytest
 
 from hwnas.predictors.additive import AdditiveModel
 from hwnas.predictors.features import family, measures
 from hwnas.predictors.forest import ForestModel
+from hwnas.predictors.learnt import latency_model
 from hwnas.predictors.metrics import prediction_error
 from hwnas.spaces import Operator
 from hwnas.spaces.errors import UnavailableError
 
-from .synthetic import PER_NETWORK_MS, digits_space, networks_to_learn_from, planted_ms
+from .synthetic import PER_NETWORK_MS, digits_space, networks_to_learn_from, planted_ms, synthetic_device
 
 Networks = list[tuple[Operator, ...]]
 OVERHEAD = 1.3
@@ -105,3 +109,14 @@ def test_operators_that_differ_for_a_device_differ_in_their_measures(unseen: Net
         other = seen.setdefault(tuple(measures(o)), o)
         assert family(other) == family(o)
         assert planted_ms([other]) == pytest.approx(planted_ms([o]))
+
+
+@pytest.mark.parametrize(("typical_ms", "kind"), [(0.001, AdditiveModel), (0.02, ForestModel)])
+def test_operators_too_short_for_a_profiler_teach_nothing(typical_ms: float, kind: type) -> None:
+    device = synthetic_device(digits_space(), 60)
+    table = device.table
+    scale = typical_ms / median(n.latency_ms_p50 / len(n.operators) for n in table.with_role("fit"))
+    networks = tuple(replace(n, latency_ms_p50=scale * n.latency_ms_p50) for n in table.networks)
+    operators = tuple(replace(r, latency_ms_p50=scale * planted_ms([r.operator])) for r in table.operators)
+    model = latency_model(replace(device, table=replace(table, operators=operators, networks=networks)))
+    assert isinstance(model, kind)
