@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 
-from hwnas.latency_tables.device import Device, Profile, device_folder, list_devices, load_device
-from hwnas.latency_tables.machine import machine_facts
+from hwnas.latency_tables.device import Device, device_folder, list_devices, load_device
 from hwnas.latency_tables.plan import precision_pairs, sample_networks
 from hwnas.latency_tables.profiler import Plan, Progress, extend
 from hwnas.latency_tables.runtimes import Runtime
@@ -19,7 +17,7 @@ from hwnas.predictors.additive import AdditiveModel
 from hwnas.predictors.combined import combine
 from hwnas.predictors.learnt import physical_model
 from hwnas.predictors.metrics import prediction_error
-from hwnas.predictors.registration import covers, timestamp, verification
+from hwnas.predictors.registration import covers, profile_here, verification
 from hwnas.predictors.smoothing import KnownTables
 from hwnas.predictors.transfer import MIN_MEASURED, Transfer
 from hwnas.spaces.errors import UnavailableError
@@ -98,17 +96,12 @@ def register_from_known(
     table = extend(LatencyTable(), space, runtime, pool[chosen], plan, steadiness=steadiness)
     measured = np.array([n.latency_ms_p50 for n in table.networks])
     left_out = _left_out(transfer, chosen, measured)
-    profile = Profile(
-        name=name,
-        runtime=runtime.name,
-        runtime_settings=dict(runtime.settings()),
-        facts=machine_facts() | runtime.facts(),
-        protocol=asdict(plan.protocol),
-        probe_ms=round(steadiness.usual_ms, 6),
-        registered=timestamp(),
-        registration_seconds=round(time.perf_counter() - start, 1),
-        verified=verification(prediction_error(left_out, measured)),
-        transferred=combine(models, transfer.fit(chosen, measured), measured, left_out),
+    profile = profile_here(name, runtime, plan, steadiness.usual_ms).model_copy(
+        update={
+            "registration_seconds": round(time.perf_counter() - start, 1),
+            "verified": verification(prediction_error(left_out, measured)),
+            "transferred": combine(models, transfer.fit(chosen, measured), measured, left_out),
+        }
     )
     device = Device(profile, table)
     device.save(folder)

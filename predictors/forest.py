@@ -11,7 +11,7 @@ physical model, whose errors differ.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -98,8 +98,7 @@ class ForestModel:
         if len(held_out) < MIN_CHECKS:
             return model
         errors = model.of_networks([operators for operators, _ in held_out]) / [cost for _, cost in held_out] - 1
-        object.__setattr__(model, "relative_std", float(np.sqrt((errors**2).mean())))
-        return model
+        return replace(model, relative_std=float(np.sqrt((errors**2).mean())))
 
     def of_operators(self, operators: Sequence[Operator]) -> Floats:
         """Cost of each operator inside a network, shape (n,).

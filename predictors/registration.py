@@ -90,19 +90,13 @@ def register(
         steadiness=steadiness,
         progress=progress,
     )
-    profile = Profile(
-        name=name,
-        runtime=runtime.name,
-        runtime_settings=dict(runtime.settings()),
-        facts=machine_facts() | runtime.facts(),
-        protocol=asdict(plan.protocol),
-        probe_ms=round(found.probe_ms, 6),
-        registered=timestamp(),
-        registration_seconds=0.0,
-        precisions=found.precisions,
-        off_speed=found.off_speed,
-        off_speed_left_out=found.left_out,
-        power_meter=known.profile.power_meter if known else None,
+    profile = profile_here(name, runtime, plan, found.probe_ms).model_copy(
+        update={
+            "precisions": found.precisions,
+            "off_speed": found.off_speed,
+            "off_speed_left_out": found.left_out,
+            "power_meter": known.profile.power_meter if known else None,
+        }
     )
     device = Device(profile, found.table)
     checked = check(device, space)
@@ -112,6 +106,20 @@ def register(
     device = replace(device, profile=profile.model_copy(update={"verified": verified, "registration_seconds": seconds}))
     device.save(folder)
     return device
+
+
+def profile_here(name: str, runtime: Runtime, plan: Plan, probe_ms: float) -> Profile:
+    """The profile of this machine with a runtime, as far as it does not depend on what was found out."""
+    return Profile(
+        name=name,
+        runtime=runtime.name,
+        runtime_settings=dict(runtime.settings()),
+        facts=machine_facts() | runtime.facts(),
+        protocol=asdict(plan.protocol),
+        probe_ms=round(probe_ms, 6),
+        registered=timestamp(),
+        registration_seconds=0.0,
+    )
 
 
 def check(device: Device, space: Space) -> Check | None:

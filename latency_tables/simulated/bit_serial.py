@@ -17,7 +17,7 @@ leaves open how it maps them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwnas.latency_tables.simulated.accelerator import WIDEST, product, traffic, up
 from hwnas.spaces.operator import Operator
@@ -106,14 +106,11 @@ BISMO_EDGE = BitSerial(
     source="after BISMO (Umuroglu et al., FPL 2018): its array on a PYNQ-Z1 board (Zynq 7020), 6.5 binary TOPS "
     f"(github.com/EECS-NTNU/bismo). One 64-bit memory port, 1.6 GB/s, is our assumption. {_ENERGY}",
 )
-BISMO_CLOUD = BitSerial(
+BISMO_CLOUD = replace(
+    BISMO_EDGE,
     rows=64,
     columns=64,
-    depth=256,
-    clock_hz=200e6,
     dram_bits_per_cycle=512,
-    binary_mac_pj=BINARY_MAC_PJ,
-    dram_pj_per_bit=20.0,
     source="the design of BISMO (Umuroglu et al., FPL 2018) 64 times as large. HAQ's cloud target is BISMO on a VU9P, "
     f"its size not published: size, clock and 512 bits of DRAM traffic a cycle are our assumption. {_ENERGY}",
 )
