@@ -67,8 +67,8 @@ def profile_space(
 ) -> Profiled:
     """Measures networks of ``space`` until the plan's time is up, and adds them to what is ``known``.
 
-    First the reference network in every precision, then the checks, then the rest. Checks
-    that turn out to have been measured at another speed than most are measured again.
+    First the reference network in every precision, then the checks, then the rest. Checks that turn out to have been
+    measured at another speed than most are measured again.
 
     Raises:
         NoisyMeasurementError: The machine is too busy for a figure to repeat.

@@ -114,7 +114,7 @@ class Records:
     def off_speed(self) -> list[bool]:
         """Of each network: whether it can be left out because the machine ran at another speed than mostly.
 
-        The held-out networks stay, and those of the first chunk, whose operators were timed.
+        The held-out networks stay, and those of the first chunk, which tell what the device does with precisions.
         """
         off = off_speed(self.slowness())
         return [bool(off[n.chunk]) and n.role == "fit" and n.chunk > 0 for n in self.networks]
@@ -128,15 +128,17 @@ class Records:
         """
         index = {row.operator: i for i, row in enumerate(self.known.operators)}
         count = Counter({row.operator: row.count for row in self.known.operators})
-        slow, networks = self.slowness(), []
+        slow, networks, kept = self.slowness(), [], set()
         for measured, off in zip(self.networks, self.off_speed(), strict=True):
             if off and leave_out:
                 continue
+            kept.add(measured.chunk)
             operators = self.space.workload_of_row(measured.row).operators
             count.update(set(operators))
             indexes = tuple(index.setdefault(o, len(index)) for o in operators)
             networks.append(self._network(measured, indexes, float(slow[measured.chunk])))
-        rows = tuple(self._row(o, i, count[o], slow) for o, i in index.items())
+        times = {o: [ms / float(slow[c]) for ms, c in own if c in kept] for o, own in self.times.items()}
+        rows = tuple(self._row(o, i, count[o], times.get(o, [])) for o, i in index.items())
         return LatencyTable(rows, (*self.known.networks, *networks))
 
     def _anchors_ms(self) -> list[tuple[float, ...]]:
@@ -156,9 +158,8 @@ class Records:
             runs=measured.timing.runs,
         )
 
-    def _row(self, operator: Operator, index: int, count: int, slowness: NDArray[np.float64]) -> OperatorRow:
+    def _row(self, operator: Operator, index: int, count: int, times: Sequence[float]) -> OperatorRow:
         known = self.known.operators[index] if index < len(self.known.operators) else OperatorRow(operator)
-        times = [ms / float(slowness[chunk]) for ms, chunk in self.times.get(operator, ())]
         return OperatorRow(
             operator,
             kernels=self.kernels.get(operator, known.kernels),

@@ -11,10 +11,11 @@ import pytest
 
 from hwnas.latency_tables import chunks as chunks_module
 from hwnas.latency_tables import profiler as profiler_module
+from hwnas.latency_tables.chunks import Chunk
 from hwnas.latency_tables.device import Precision
 from hwnas.latency_tables.plan import anchors, precision_pairs, uniform_precision
 from hwnas.latency_tables.profiler import Plan, extend, prepare, profile_space, slowness
-from hwnas.latency_tables.records import own_times
+from hwnas.latency_tables.records import Records, own_times
 from hwnas.latency_tables.runtimes import OperatorTime
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.latency_tables.steadiness import Steadiness
@@ -251,6 +252,22 @@ def test_the_first_networks_are_never_left_out_and_their_operators_are_brought_t
     assert planted.learnt() == pytest.approx([*range(7, 19), 7, 8, 9, 7, 8, 9, 7, 8, 9, 7, 8])
     heads = sorted(r.latency_ms_p50 for r in planted.found.table.operators if r.latency_ms_p50)
     assert heads == pytest.approx(list(range(7, 19))), "all of each network's latency"
+
+
+def test_operators_timed_in_what_is_left_out_are_left_out_too(space: Space) -> None:
+    rows = space.sample(np.random.default_rng(0), 4)
+    records = Records(space, LatencyTable())
+    head = next(o for o in space.workload_of_row(rows[0]).operators if o.name == "head")
+    for i, slow in enumerate((1.0, 1.0, 1.0, 1.9)):
+        timing = Timing(slow, slow, 0.0, 1)
+        records.add(rows[:1] if i else rows, "fit", Chunk((timing,) * (1 if i else 4), (slow,) * 6, 0.1 * slow))
+        records.add_operators(rows[0], timing, {"head": ran(slow * (7.0 if slow > 1 else 1.0), 1), "stem": ran(1.0, 1)})
+    deviations = [
+        {row.operator: row.latency_ms_std for row in records.table(leave_out).operators}[head]
+        for leave_out in (True, False)
+    ]
+    assert deviations == [0.0, pytest.approx(0.2165, abs=1e-3)]
+    assert [n.latency_ms_p50 for n in records.table(leave_out=True).networks] == pytest.approx([1.0] * 6)
 
 
 def test_a_space_of_few_precisions_has_few_anchors() -> None:
