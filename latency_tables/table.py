@@ -67,6 +67,8 @@ _MAY_LACK = {
     ("networks.parquet", "energy_mj"),
     ("networks.parquet", "energy_spread"),
 }
+_LATER = {"networks.parquet": ("energy_spread",)}
+"""Columns that tables written before them do not have: they read as empty."""
 _WORDS = {"kind": get_args(Kind), "activation": get_args(Activation), "role": get_args(Role)}
 
 
@@ -172,8 +174,13 @@ def _read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
         raise InvalidFileError(f"there is no file {path}; register the device again") from error
     except (pa.ArrowException, OSError) as error:
         raise InvalidFileError(f"{path} is not a readable Parquet file: {error}") from error
+    for name in _LATER.get(path.name, ()):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     if missing := [name for name in schema.names if name not in table.column_names]:
-        raise InvalidFileError(f"{path} lacks the column {missing[0]!r}; register the device again")
+        raise InvalidFileError(
+            f"{path} lacks the column {missing[0]!r}; remove {path.parent} and register the device again"
+        )
     try:
         table = table.select(schema.names).cast(schema)
     except pa.ArrowException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ import pytest
 from hwnas.latency_tables.table import NETWORKS_SCHEMA, TABLE_SCHEMA, LatencyTable, NetworkRow, OperatorRow, Role
 from hwnas.spaces import Operator, load_space
 from hwnas.spaces.errors import InvalidFileError
+
+LATER = "energy_spread"
+"""A column of networks that older tables do not have."""
 
 
 def made_up_table() -> LatencyTable:
@@ -29,6 +33,7 @@ def made_up_table() -> LatencyTable:
             NetworkRow(
                 candidate.digest, json.dumps(space.spec), candidate.to_json(), role, operators,
                 float(rng.random()) / 3, float(rng.random()), 0.01, 100 + number, None if number % 2 else 0.1 + number,
+                None if number % 2 else 0.03,
             )
         )  # fmt: skip
     rows = []
@@ -101,8 +106,16 @@ def test_damaged_files(table: LatencyTable, tmp_path: Path, name: str, damage: s
         LatencyTable.load(tmp_path)
 
 
+def test_a_table_from_before_energy_had_a_spread_is_read(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    rewrite(tmp_path, "networks", lambda t: t.drop_columns([LATER]))
+    without = tuple(replace(n, energy_spread=None) for n in table.networks)
+    assert LatencyTable.load(tmp_path) == replace(table, networks=without)
+
+
 @pytest.mark.parametrize(
-    ("name", "column"), [("table", n) for n in TABLE_SCHEMA.names] + [("networks", n) for n in NETWORKS_SCHEMA.names]
+    ("name", "column"),
+    [("table", n) for n in TABLE_SCHEMA.names] + [("networks", n) for n in NETWORKS_SCHEMA.names if n != LATER],
 )
 def test_a_missing_column_is_named(table: LatencyTable, tmp_path: Path, name: str, column: str) -> None:
     table.save(tmp_path)
