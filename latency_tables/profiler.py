@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,10 +50,10 @@ class Plan:
     seconds: float = 100.0
     checks: int = 40
     profiled_networks: int = 240
-    profiled_runs: int = 50
+    profiled_runs: int = 30
     min_networks: int = 192
     max_networks: int = 480
-    protocol: Protocol = field(default_factory=lambda: Protocol(rounds=4, burst_s=0.012))
+    protocol: Protocol = field(default_factory=Protocol)
 
 
 def profile_space(
@@ -67,8 +68,9 @@ def profile_space(
 ) -> Profiled:
     """Measures networks of ``space`` until the plan's time is up, and adds them to what is ``known``.
 
-    First the reference network in every precision, then the checks, then the rest. Checks that turn out to have been
-    measured at another speed than most are measured again.
+    First the reference network in every precision, then the rest, chunk by chunk, each with its share of the checks:
+    a chunk that comes out a little slow or fast does not shift them all. Checks that turn out to have been measured at
+    another speed than most networks are measured again.
 
     Raises:
         NoisyMeasurementError: The machine is too busy for a figure to repeat.
@@ -79,15 +81,16 @@ def profile_space(
     bench = _Bench(space, runtime, plan, known or LatencyTable(), steadiness or Steadiness())
     report("measuring precisions", 0.0)
     uniform = np.array([uniform_precision(space, w, a) for w, a in precision_pairs(space)])
-    timings, executables = bench.measure(uniform, "fit")
+    timings, executables = bench.measure(uniform)
     records = bench.records
     times = bench.profile(uniform, timings, executables)
-    bench.measure(space.sample(rng, plan.checks), "check")
     measured = len(uniform)
     sizes = [len(space.workload_of_row(row).operators) for row in uniform]
     typical_ms = median(t.p50_ms / n for t, n in zip(timings, sizes, strict=True))
     speeds = [1 / t.p50_ms for t in timings]
+    checks = space.sample(rng, plan.checks)
     networks = sample_networks(space, rng, plan.max_networks - measured, speeds)
+    share = math.ceil(plan.checks / max(1, math.ceil((plan.min_networks - measured) / CHUNK)))
     for first in range(0, len(networks), CHUNK):
         elapsed = time.perf_counter() - start
         enough = measured if elapsed > OVERTIME * plan.seconds else measured - sum(records.off_speed())
@@ -96,9 +99,10 @@ def profile_space(
         report(f"measuring networks ({measured} done)", min(1.0, elapsed / max(plan.seconds, 1e-9)))
         rows = networks[first : first + CHUNK]
         try:
-            timings, executables = bench.measure(rows, "fit")
+            timings, executables = bench.measure(rows, checks[:share])
+            checks = checks[share:]
             if measured < plan.profiled_networks and typical_ms >= LEAST_TIMED_MS:
-                bench.profile(rows, timings, executables)
+                bench.profile(rows, timings[: len(rows)], executables[: len(rows)])
             measured += len(rows)
         except NoisyMeasurementError:
             # These networks are left out; others will do, or in the end those that there are.
@@ -106,9 +110,12 @@ def profile_space(
                 if measured < plan.min_networks / 2:
                     raise
                 break
-    if records.checks_off_speed():
-        report("measuring the held-out networks again", 1.0)
-        bench.repeat("check")
+    if len(checks):
+        report("measuring held-out networks", 1.0)
+        bench.measure(checks[:0], checks)
+    if len(again := records.checks_off_speed()):
+        report("measuring held-out networks again", 1.0)
+        bench.repeat_checks(again)
     found = records.conclude(runtime, times, plan.min_networks)
     fate = "left out: " if found.left_out else ""
     also = f", {found.off_speed} of them {fate}at another speed of the machine" if found.off_speed else ""
@@ -136,7 +143,7 @@ def extend(
         return table
     bench = _Bench(space, runtime, plan or Plan(), table, steadiness or Steadiness())
     for first in range(0, len(rows), CHUNK):
-        bench.measure(rows[first : first + CHUNK], "fit")
+        bench.measure(rows[first : first + CHUNK])
     return bench.records.table()
 
 
@@ -172,25 +179,29 @@ class _Bench:
         self.records = Records(space, known)
         self.anchors = [prepare(space, row, runtime) for row in anchors(space)]
 
-    def measure(self, rows: Rows, role: Role) -> tuple[Sequence[Timing], list[Executable]]:
-        """Times the networks of the rows (n, decisions), interleaved."""
-        executables = [prepare(self.space, row, self.runtime) for row in rows]
+    def measure(self, rows: Rows, checks: Rows | None = None) -> tuple[Sequence[Timing], list[Executable]]:
+        """Times networks to learn from, and to check on, interleaved: rows (n, decisions), one after the other."""
+        held_out = rows[:0] if checks is None else checks
+        everything = np.concatenate([rows, held_out])
+        executables = [prepare(self.space, row, self.runtime) for row in everything]
         chunk = measure_chunk(
             [e.run for e in self.anchors],
             [e.run for e in executables],
             self.plan.protocol,
-            names=[f"network {self.space.decode(row).digest}" for row in (*anchors(self.space), *rows)],
+            names=[f"network {self.space.decode(row).digest}" for row in (*anchors(self.space), *everything)],
             steadiness=self.steadiness,
         )
-        self.records.add(rows, role, chunk)
+        roles: list[Role] = ["fit"] * len(rows) + ["check"] * len(held_out)
+        self.records.add(everything, roles, chunk)
         return chunk.timings, executables
 
-    def repeat(self, role: Role) -> None:
-        """Measures the networks of a role again; what was found before is kept where that fails."""
+    def repeat_checks(self, rows: Rows) -> None:
+        """Measures held-out networks (n, decisions) again; what was found before is kept where that fails."""
         before = self.records.networks
-        self.records.networks = [n for n in before if n.role != role]
+        again = {row.tobytes() for row in rows}
+        self.records.networks = [n for n in before if n.role == "fit" or n.row.tobytes() not in again]
         try:
-            self.measure(np.array([n.row for n in before if n.role == role]), role)
+            self.measure(rows[:0], rows)
         except NoisyMeasurementError:
             self.records.networks = before
 

@@ -67,11 +67,11 @@ class Records:
         self.kernels: dict[Operator, tuple[str, ...]] = {}
         self.times: dict[Operator, list[tuple[float, int]]] = defaultdict(list)
 
-    def add(self, rows: Rows, role: Role, chunk: Chunk) -> None:
-        """Adds a chunk of the networks of rows (n, decisions)."""
+    def add(self, rows: Rows, roles: Sequence[Role], chunk: Chunk) -> None:
+        """Adds a chunk of the networks of rows (n, decisions), each with its role."""
         index = len(self.chunks)
         self.chunks.append(chunk)
-        self.networks += [Measured(row, role, t, index) for row, t in zip(rows, chunk.timings, strict=True)]
+        self.networks += [Measured(*own, index) for own in zip(rows, roles, chunk.timings, strict=True)]
 
     def add_operators(self, row: Rows, timing: Timing, times: Mapping[str, OperatorTime]) -> None:
         """What each operator of a network (decisions,) of the last chunk took inside it; together, its latency."""
@@ -106,10 +106,11 @@ class Records:
         """How slow the machine was at each chunk, relative to the known table where it has the anchors; (chunks,)."""
         return chunk_slowness(self._anchors_ms(), anchors_usual_ms(self.space, self.known))
 
-    def checks_off_speed(self) -> bool:
-        """Whether held-out networks were measured at another speed of the machine than most."""
+    def checks_off_speed(self) -> Rows:
+        """The held-out networks measured at another speed of the machine than most, shape (n, decisions)."""
         off = off_speed(self.slowness())
-        return any(bool(off[n.chunk]) for n in self.networks if n.role == "check")
+        rows = [n.row for n in self.networks if n.role == "check" and off[n.chunk]]
+        return np.array(rows).reshape(len(rows), len(self.space.decisions))
 
     def off_speed(self) -> list[bool]:
         """Of each network: whether it can be left out because the machine ran at another speed than mostly.

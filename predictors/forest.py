@@ -4,8 +4,7 @@ A physical model of an operator (`hwnas.predictors.additive`) is right for all s
 some channel numbers and sizes. A forest of extremely randomised trees (Geurts et al., Machine Learning 2006) learns the
 ratio of an operator's time inside networks to the physical model's. Times inside networks carry the profiler's cost and
 the neighbours' changes of layout, so every family is then scaled, and given a cost per call, such that whole networks
-come out right: a ridge regression around scale 1 and cost 0. What is said in the end is the mean of this and of the
-physical model, whose errors differ.
+come out right: a ridge regression around scale 1 and cost 0.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ class ForestModel:
             trees=trees,
             scale=dict(zip(families, scale.tolist(), strict=True)),
             per_call=dict(zip(families, per_call.tolist(), strict=True)),
-            per_network=(base + additive.per_network) / 2,
+            per_network=base,
             relative_std=additive.relative_std,
             typical=typical,
             observed=observed,
@@ -106,14 +105,13 @@ class ForestModel:
         Raises:
             UnavailableError: An operator of a kind that the device never ran.
         """
-        physical = self.additive.of_operators(operators)
         if not len(operators):
-            return physical
+            return np.zeros(0)
         raw = _of_trees(self.trees, self.additive, operators, self.typical)
         families = [family(o) for o in operators]
         scale = np.array([self.scale.get(f, 1.0) for f in families])
         per_call = np.array([self.per_call.get(f, 0.0) for f in families])
-        return np.asarray((physical + (raw * scale + per_call).clip(0)) / 2)
+        return np.asarray((raw * scale + per_call).clip(0))
 
     def of_networks(self, networks: Networks) -> Floats:
         """Cost of whole networks, shape (n,)."""

@@ -10,7 +10,7 @@ Every node is called ``<operator>/<step>``, so that what a runtime does with the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hwnas.spaces.network import ConvUnit, LinearUnit, Network, Unit
+from hwnas.spaces.network import UNITS, ConvUnit, LinearUnit, Network, Unit
 from hwnas.spaces.operator import NETWORK_INPUT, Operator, stored_bits
 from hwnas.spaces.quantizers import weight_scale
 
@@ -48,7 +48,7 @@ def to_onnx(
             1.22. Runtimes widen them when they load the file, so that the same kernels run.
         metadata: Text stored in the file.
     """
-    graph = _Graph(weights_8bit, whole_bytes)
+    graph = _Graph(weights_8bit, whole_bytes, {NETWORK_INPUT: _Value(NETWORK_INPUT)})
     for operator in network.workload.operators:
         graph.add(operator, network.unit(operator))
     last = network.workload.operators[-1]
@@ -67,6 +67,35 @@ def to_onnx(
     )
     helper.set_model_props(model, metadata or {})
     return model
+
+
+@torch.no_grad()
+def operator_to_onnx(operator: Operator, *, weights_8bit: Bytes8 = "int8") -> onnx.ModelProto:
+    """One operator alone, with random weights, as a model that reads and writes what it does inside a network.
+
+    Tensors of at most 8 bits are uint8. The inputs are called ``input0`` and, of an addition or a gate, ``input1``.
+    """
+    o = operator
+    shapes = [(1, o.in_channels, *o.in_size)]
+    if o.kind in ("add", "scale"):
+        shapes.append(shapes[0] if o.kind == "add" else (1, o.in_channels, 1, 1))
+    names = tuple(f"{NETWORK_INPUT}{i}" for i in range(len(shapes)))
+    unit = UNITS[o.kind](o)
+    unit.train()(*(torch.rand(shape) for shape in shapes))
+    graph = _Graph(weights_8bit, whole_bytes=False, values={})
+    for name in names:
+        graph.values[name] = graph.levels_of_unit_interval(name) if o.in_bits <= 8 else _Value(name)
+    graph.add(replace(o, name="operator", inputs=names), unit.eval())
+    (final,) = (v.tensor for name, v in graph.values.items() if name not in names)
+    types = {True: TensorProto.UINT8, False: TensorProto.FLOAT}
+    made = helper.make_graph(
+        graph.nodes,
+        "operator",
+        [helper.make_tensor_value_info(n, types[o.in_bits <= 8], s) for n, s in zip(names, shapes, strict=True)],
+        [helper.make_tensor_value_info(final, types[o.out_bits <= 8], None)],
+        graph.initializers,
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
 @torch.no_grad()
@@ -126,9 +155,9 @@ class _Value:
 class _Graph:
     weights_8bit: Bytes8
     whole_bytes: bool
+    values: dict[str, _Value]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
-    values: dict[str, _Value] = field(default_factory=lambda: {NETWORK_INPUT: _Value(NETWORK_INPUT)})
 
     def add(self, operator: Operator, unit: Unit) -> None:
         name = operator.name
@@ -225,6 +254,11 @@ class _Graph:
             name, "weight_zero", np.full(len(scale), 128 if shifted else 0, np.uint8 if shifted else np.int8)
         )
         return self.node(name, "DequantizeLinear", [weight, scale_name, zero], step="dequantize_weight", axis=0)
+
+    def levels_of_unit_interval(self, name: str) -> _Value:
+        """An input of integers 0 … 255 that stand for 0 … 1."""
+        scale = self.constant(name, "act_scale", np.float32(1 / 255))
+        return _Value(name, scale, self.constant(name, "act_zero", np.uint8(0)), 1 / 255)
 
     def node(self, name: str, kind: str, inputs: list[str], *, step: str = "", **attributes: Any) -> str:
         label = f"{name}/{step or kind.lower()}"

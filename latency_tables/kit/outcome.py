@@ -49,7 +49,8 @@ class Outcome:
             planned = self.plan.pieces[piece.index]
             timings = tuple(Timing(t.p50_ms, t.p90_ms, t.spread, t.runs) for t in piece.timings)
             rows = np.array([self.rows[digest] for digest in planned.networks])
-            records.add(rows, planned.role, Chunk(timings, tuple(piece.anchors_ms), piece.probe_ms))
+            chunk = Chunk(timings, tuple(piece.anchors_ms), piece.probe_ms)
+            records.add(rows, [planned.role] * len(rows), chunk)
             for row, timing, own in zip(rows, timings, piece.operators, strict=False):
                 times.append({name: OperatorTime(o.ms, o.nodes, tuple(o.kernels)) for name, o in own.items()})
                 records.add_operators(row, timing, times[-1])

@@ -67,7 +67,7 @@ class KitPlan:
     minutes: float = 20.0
     checks: int | None = None
     profiled_runs: int = 60
-    protocol: Protocol = field(default_factory=lambda: Protocol(rounds=4, burst_s=0.012))
+    protocol: Protocol = field(default_factory=lambda: Protocol(rounds=8, burst_s=0.006, min_runs=3, warmup_runs=1))
 
 
 @dataclass(frozen=True, slots=True)
