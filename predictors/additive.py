@@ -111,14 +111,17 @@ class AdditiveModel:
         Raises:
             UnavailableError: An operator of a kind that the device never ran; it is not counted as zero.
         """
-        for o in operators:
-            if (kind := next(self.terms(o))[0]) not in self.known:
-                raise UnavailableError(
-                    f"the device has not measured operators like {o.name or o.kind} ({', '.join(kind[:-1])}); "
-                    "run 'hwnas device register' with this space to measure what is new"
-                )
+        return np.array([self._of_operator(o) for o in operators])
+
+    def _of_operator(self, operator: Operator) -> float:
+        terms = list(self.terms(operator))
+        if (kind := terms[0][0]) not in self.known:
+            raise UnavailableError(
+                f"the device has not measured operators like {operator.name or operator.kind} "
+                f"({', '.join(kind[:-1])}); run 'hwnas device register' with this space to measure what is new"
+            )
         get = self.coefficients.get
-        return np.array([sum(get(term, 0.0) * amount for term, amount in self.terms(o)) for o in operators])
+        return sum(get(term, 0.0) * amount for term, amount in terms)
 
     def std_of_operators(self, operators: Iterable[Operator]) -> Floats:
         """Standard deviation of `of_operators` from the uncertainty of the coefficients, shape (n,)."""

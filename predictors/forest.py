@@ -81,7 +81,7 @@ class ForestModel:
         typical = typical_operator(networks, measured)
         trees = _grow(additive, observed, typical)
         distinct = list(dict.fromkeys(o for operators in networks for o in operators))
-        raw = dict(zip(distinct, _of_trees(trees, additive, distinct, typical), strict=True))
+        raw = dict(zip(distinct, _of_trees(trees, additive.of_operators(distinct), distinct, typical), strict=True))
         families = sorted({family(o) for o in distinct})
         scale, per_call, base = _calibrate(networks, np.asarray(measured), raw, families, typical)
         model = cls(
@@ -107,7 +107,7 @@ class ForestModel:
         """
         if not len(operators):
             return np.zeros(0)
-        raw = _of_trees(self.trees, self.additive, operators, self.typical)
+        raw = _of_trees(self.trees, self.additive.of_operators(operators), operators, self.typical)
         families = [family(o) for o in operators]
         scale = np.array([self.scale.get(f, 1.0) for f in families])
         per_call = np.array([self.per_call.get(f, 0.0) for f in families])
@@ -134,28 +134,26 @@ class ForestModel:
             known = [entry for entry, own in zip(self.observed, fold, strict=True) if own != f]
             left = [entry[0] for entry, own in zip(self.observed, fold, strict=True) if own == f]
             trees = _grow(self.additive, known, self.typical)
-            predicted[fold == f] = _of_trees(trees, self.additive, left, self.typical)
+            predicted[fold == f] = _of_trees(trees, self.additive.of_operators(left), left, self.typical)
         return _error_law(predicted, cost, self.typical)
 
 
 def _grow(additive: AdditiveModel, observed: Observed, typical: float) -> ExtraTreesRegressor:
     operators = [o for o, _, _ in observed]
-    base = _base(additive, operators, typical)
+    base = _base(additive.of_operators(operators), typical)
     count = np.array([min(n, MOST_COUNTED) for _, _, n in observed])
     trees = ExtraTreesRegressor(TREES, min_samples_leaf=LEAF, random_state=0)
     ratio = np.array([c for _, c, _ in observed]) / base
     return trees.fit(_matrix(operators), ratio, sample_weight=base * count)
 
 
-def _of_trees(
-    trees: ExtraTreesRegressor, additive: AdditiveModel, operators: Sequence[Operator], typical: float
-) -> Floats:
-    return np.asarray(trees.predict(_matrix(operators)) * _base(additive, operators, typical))
+def _of_trees(trees: ExtraTreesRegressor, physical: Floats, operators: Sequence[Operator], typical: float) -> Floats:
+    return np.asarray(trees.predict(_matrix(operators)) * _base(physical, typical))
 
 
-def _base(additive: AdditiveModel, operators: Sequence[Operator], typical: float) -> Floats:
-    """What the ratio refers to: never so little that it loses its meaning."""
-    return np.maximum(additive.of_operators(operators), 0.02 * typical)
+def _base(physical: Floats, typical: float) -> Floats:
+    """What the ratio refers to: the physical model, never so little that the ratio loses its meaning."""
+    return np.maximum(physical, 0.02 * typical)
 
 
 def _matrix(operators: Sequence[Operator]) -> NDArray[np.float32]:
