@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import product, starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from hwnas.spaces.slot import Slot
 from hwnas.spaces.space import Space
 
 Floats = NDArray[np.float64]
+Key = tuple[tuple[int, Affine, int], ...]
+"""What a slot lowers to. Bytes and parameters depend on parts of an operator that do not count for its equality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +66,33 @@ def lower_space(space: Space) -> SpaceLowering:
 
 
 def _lower_slot(slot: Slot, options: tuple[tuple[object, ...], ...], index: dict[Operator, int]) -> SlotLowering:
-    # Bytes and parameters depend on parts of an operator that do not count for equality: see `Operator.affine`.
-    identities: dict[tuple[tuple[int, Affine, int], ...], int] = {}
-    costs: list[tuple[int, int, int, int]] = []
-    identity = []
-    for values in product(*options):
-        operators = slot.lower(*values)
-        key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes) for o in operators)
-        if key not in identities:
-            identities[key] = len(identities)
-            costs += [(o.weight_bytes, o.macs, o.params, o.live_bytes) for o in operators]
-        identity.append(identities[key])
-    owner = np.repeat(np.arange(len(identities), dtype=np.int32), [len(key) for key in identities])
+    identity, distinct = _identify(starmap(slot.lower, product(*options)), index)
+    owner = np.repeat(np.arange(len(distinct), dtype=np.int32), [len(key) for key in distinct])
+    costs = [(o.weight_bytes, o.macs, o.params, o.live_bytes) for operators in distinct.values() for o in operators]
     table = np.array(costs, dtype=np.float64).reshape(-1, 4)
-    sums = np.zeros((len(identities), 3))
+    sums = np.zeros((len(distinct), 3))
     np.add.at(sums, owner, table[:, :3])
-    peak = np.zeros(len(identities))
+    peak = np.zeros(len(distinct))
     np.maximum.at(peak, owner, table[:, 3])
-    operator = np.array([i for key in identities for i, _, _ in key], dtype=np.int32)
+    operator = np.array([i for key in distinct for i, _, _ in key], dtype=np.int32)
     return SlotLowering(np.array(identity, dtype=np.int32), operator, owner, sums[:, 0], sums[:, 1], sums[:, 2], peak)
+
+
+def _identify(
+    lowered: Iterable[tuple[Operator, ...]], index: dict[Operator, int]
+) -> tuple[list[int], dict[Key, tuple[Operator, ...]]]:
+    """The identity of each tuple, and the first tuple of each identity. New operators are added to the index."""
+    distinct: dict[Key, tuple[Operator, ...]] = {}
+    number: dict[Key, int] = {}
+    address: dict[int, int] = {}  # identities of those in `distinct`, which stay alive: spaces may give them again
+    identity = []
+    for operators in lowered:
+        known = address.get(id(operators))
+        if known is None:
+            key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes) for o in operators)
+            known = number.setdefault(key, len(number))
+            if key not in distinct:
+                distinct[key] = operators
+                address[id(operators)] = known
+        identity.append(known)
+    return identity, distinct

@@ -26,7 +26,8 @@ class Slot:
     Attributes:
         name: Unique in the space; the prefix of its operators' names.
         reads: Names of the decisions whose values decide the operators, in the order of ``lower``'s arguments.
-        lower: Maps those values to the operators, in the order they run. Must be pure.
+        lower: Maps those values to the operators, in the order they run. Must be pure. Every combination is lowered
+            once for each space: one that gives the same tuple again (`functools.lru_cache`) is done sooner.
         when: Conditions that must all hold for the slot to exist at all (such as a block within its stage's depth).
             Conditions are kept out of ``reads`` so that they do not multiply the size of the slot's cost table.
         twin: Slots of equal twins (other than None) and equal options lower alike but for names; costs are shared.
