@@ -1,4 +1,4 @@
-"""Costs of candidates from slot tables: one gather per slot, no Python per candidate."""
+"""Costs of candidates from slot tables: a few gathers per table, no Python per candidate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hwnas.latency_tables.device import Device
 from hwnas.predictors.learnt import energy_model, latency_model
 from hwnas.predictors.lowering import lower_space
-from hwnas.predictors.slot_tables import SlotTable, gather
+from hwnas.predictors.slot_tables import gather, slot_tables
 from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.space import Rows, Space
 
@@ -54,9 +54,7 @@ class CostModel:
             except UnavailableError as error:
                 self.energy, self._no_energy = None, f"its meter saw other networks, {error}".partition(";")[0]
         self.summed = (*self._models, *COUNTED)
-        self._tables = [
-            SlotTable.compile(space, slot, own, costs) for slot, own in zip(space.slots, lowering.slots, strict=True)
-        ]
+        self._tables = slot_tables(space, lowering, costs)
 
     def __call__(self, rows: Rows) -> Costs:
         """Costs of rows (n, decisions) in canonical form.
