@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hwnas.latency_tables.device import Device, load_device
 from hwnas.latency_tables.table import NetworkRow
 from hwnas.predictors.learnt import latency_model
+from hwnas.predictors.linear import LinearModel
 from hwnas.predictors.metrics import PredictionError, prediction_error
 from hwnas.spaces.errors import UnavailableError
 
@@ -43,19 +44,15 @@ def _latency(networks: list[NetworkRow]) -> Floats:
 def _linear(device: Device, fit: list[NetworkRow], held_out: list[NetworkRow], target: Floats, columns: int) -> Floats:
     """Least squares of the relative error on the first ``columns`` of MACs, operators and bytes moved."""
 
-    def features(networks: list[NetworkRow]) -> Floats:
+    def amounts(networks: list[NetworkRow]) -> Floats:
         rows = []
         for network in networks:
             operators = device.table.operators_of(network)
             moved = sum(o.in_bytes + o.out_bytes + o.weight_bytes for o in operators)
-            amounts = [sum(o.macs for o in operators), len(operators), moved]
-            rows.append([*amounts[:columns], 1.0])
+            rows.append([sum(o.macs for o in operators), len(operators), moved][:columns])
         return np.array(rows, dtype=np.float64)
 
-    design = features(fit)
-    theta = np.linalg.lstsq(design / target[:, None], np.ones(len(target)), rcond=None)[0]
-    predicted: Floats = features(held_out) @ theta
-    return predicted
+    return LinearModel.fit(amounts(fit), target).predict(amounts(held_out))
 
 
 def _figures(error: PredictionError) -> dict[str, float]:
