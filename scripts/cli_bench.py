@@ -60,3 +60,46 @@ def transfer(
     from hwnas.scripts.bench_transfer import transfer_figures
 
     emit(transfer_figures(tables, networks=networks, draws=draws, devices=devices, strict=strict, seed=seed))
+
+
+@bench.command()
+@click.option(
+    "--table",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Parquet file with columns arch, <device>_energy_mj and <device>_latency_ms.",
+)
+@click.option("--energy", "energy_column", help="Column of energies in millijoules.  [default: the only one]")
+@click.option("--latency", "latency_column", help="Column of latencies.  [default: that of the same device]")
+@click.option("--networks", type=click.IntRange(10, 10_000), default=100, show_default=True, help="Measured.")
+@click.option("--draws", type=click.IntRange(1, 1000), default=20, show_default=True, help="Repetitions.")
+@click.option("--device", "device_name", help="A registered device whose energy was measured, in place of a table.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws.")
+def energy(
+    path: Path | None,
+    energy_column: str | None,
+    latency_column: str | None,
+    networks: int,
+    draws: int,
+    device_name: str | None,
+    seed: int,
+) -> None:
+    """Predict energy from few measured networks, beside simpler ways on the same data."""
+    from hwnas.scripts.bench_energy import device_figures, table_figures
+    from hwnas.scripts.figures_table import print_figures
+
+    if (path is None) == (device_name is None):
+        raise click.UsageError("give either --table FILE or --device NAME")
+    if device_name is not None and (energy_column or latency_column):
+        raise click.UsageError("--energy and --latency are columns of a table, and --device has none")
+    if path is not None:
+        figures = table_figures(
+            path, energy=energy_column, latency=latency_column, networks=networks, draws=draws, seed=seed
+        )
+    else:
+        assert device_name is not None
+        figures = device_figures(device_name, seed)
+    emit(figures)
+    print_figures(figures["ways"])
+    if own := figures.get("ways_without_repeats"):
+        print_figures(own, "without repeats of what was measured")

@@ -28,6 +28,7 @@ from .command import Hwnas
         ("bench", ("prints JSON", "latency", "scoring")),
         ("bench scoring", ("scored per second", "--batch")),
         ("bench latency", ("held-out networks", "--device")),
+        ("bench energy", ("few measured networks", "--table", "--energy", "default: 100", "--device")),
     ],
 )
 def test_help_says_what_a_command_does(command: str, words: tuple[str, ...], hwnas: Hwnas) -> None:

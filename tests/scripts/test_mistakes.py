@@ -37,6 +37,7 @@ def test_an_unknown_device(hwnas: Hwnas, tmp_path: Path) -> None:
         ("device", "verify", "syntetic"),
         ("bench", "scoring", "--device", "syntetic"),
         ("bench", "latency", "--device", "syntetic"),
+        ("bench", "energy", "--device", "syntetic"),
         ("search", write_search(tmp_path / "search.yaml", device={"name": "syntetic"})),
     ):
         assert hwnas(*arguments).complaint.startswith("unknown device 'syntetic'; did you mean 'synthetic'?")
