@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class HwnasError(Exception):
@@ -21,6 +23,9 @@ class UnknownNameError(HwnasError, KeyError):
         if not near or len(names) <= 8:
             message += f" (known: {', '.join(names) if names else 'none'})"
         super().__init__(message + (f". {hint}" if hint else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy, in this process or another, has no names to compare with
+        return copyreg.__newobj__, (type(self), *self.args)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return str(self.args[0])
