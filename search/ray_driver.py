@@ -1,15 +1,12 @@
-"""Trials and trainings on a Ray cluster. The only module that knows Ray."""
+"""Trials and trainings on a Ray cluster that was joined."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the driver; the ledger has everything
 
@@ -26,20 +23,6 @@ from hwnas.search.session import SearchSession
 Result = TypeVar("Result")
 MAX_FAILURES = 2
 """Times a trial is started again after its worker process died; errors that it raised itself are not retried."""
-
-
-@contextmanager
-def cluster(workers: int, address: str | None = None) -> Any:
-    """Joins the Ray cluster at ``address``, or starts one on this machine with ``workers`` CPU slots."""
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address:
-        ray.init(address=address, **settings)
-    else:
-        ray.init(num_cpus=workers, include_dashboard=False, **settings)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def run_trials(

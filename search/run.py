@@ -60,7 +60,7 @@ def continue_run(run: Run, observer: Observer, address: str | None = None) -> Ru
 
 def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunResult:
     """The device, the search, the final trainings and the export, each from where it was left."""
-    from hwnas.search.ray_driver import cluster
+    from hwnas.search.ray_cluster import cluster
 
     observer.stage("Device")
     ensure_device(run, observer)

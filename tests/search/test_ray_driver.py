@@ -16,7 +16,8 @@ from ray import cloudpickle
 
 from hwnas.search import Objective, make_controller
 from hwnas.search.ledger import Ledger, Trial
-from hwnas.search.ray_driver import cluster, map_parallel, run_trials
+from hwnas.search.ray_cluster import cluster
+from hwnas.search.ray_driver import map_parallel, run_trials
 from hwnas.search.session import SearchSession
 from hwnas.spaces import Candidate
 from hwnas.spaces.errors import DivergedError

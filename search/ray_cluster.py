@@ -1,0 +1,197 @@
+"""Joins a Ray cluster, and runs something alone on the node that is a device.
+
+A node is a device if it was started with the custom resource ``device:NAME``. What comes from it is unpickled by Ray
+itself, as everything that nodes of a cluster send each other: join only clusters that you trust.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from hwnas.search.observer import Observer
+from hwnas.spaces.errors import HwnasError, UnavailableError
+
+DEVICE = "device:"
+"""What the names of resources begin with that say which device a node is."""
+ATTEMPTS = 2
+"""Times that something is begun whose process or node is lost."""
+POLL_S = 0.5
+SAY_S = 1.0
+"""So long a node waits at most until what it says has arrived."""
+CANCEL_S = 5.0
+"""So long a cancelled task may take to tidy up."""
+
+
+@contextmanager
+def cluster(workers: int = 1, address: str | None = None) -> Iterator[None]:
+    """Joins the Ray cluster at ``address``, or starts one on this machine with ``workers`` CPU slots.
+
+    Raises:
+        UnavailableError: The cluster cannot be joined.
+    """
+    try:
+        _join(address) if address else ray.init(num_cpus=workers, include_dashboard=False, **_QUIET)
+        yield
+    finally:
+        ray.shutdown()
+
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, **_QUIET)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise UnavailableError(
+            f"no Ray cluster can be joined at {address!r}; start one with 'ray start --head', or give the --address of "
+            f"one that runs ({error})"
+        ) from error
+
+
+def run_on_device(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], observer: Observer) -> Any:
+    """``function(*arguments, progress=…)`` on the node that is the device, while nothing else of Ray's runs there.
+
+    Where its process or its node is lost, it begins once more, on the node that is the device then.
+
+    Args:
+        name: Of the device.
+        function: Of a module that the node has, too.
+        arguments: Sent to the node.
+        observer: Hears what ``progress`` is called with.
+
+    Raises:
+        UnavailableError: No node is the device, or it was lost.
+        HwnasError: What the function raised; the message begins with the node's name.
+    """
+    lost: _LostError | None = None
+    for _ in range(ATTEMPTS):
+        try:
+            node = _node_of(name)
+        except UnavailableError as error:
+            raise UnavailableError(f"{lost}; nothing is saved. Now {error}" if lost else str(error)) from lost
+        if lost:
+            observer.note(f"{lost}; beginning afresh")
+        try:
+            return _run(node, function, arguments, observer)
+        except _LostError as error:
+            lost = error
+    raise UnavailableError(f"{lost}, {ATTEMPTS} times; nothing is saved") from lost
+
+
+class _LostError(Exception):
+    """A measurement whose process or node is no more."""
+
+
+class _Messages:
+    """Keeps what a node says until the driver asks for it."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, float]] = []
+
+    def say(self, text: str, share: float) -> None:
+        self.messages.append((text, share))
+
+    def take(self) -> list[tuple[str, float]]:
+        taken, self.messages = self.messages, []
+        return taken
+
+
+def _node_of(name: str) -> dict[str, Any]:
+    """The node that is the device, as Ray describes it."""
+    nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    for node in nodes:
+        if node["Resources"].get(DEVICE + name, 0) > 0:
+            return node
+    there = "; ".join(f"{_label(n)}: {', '.join(f'{a:g} {r}' for r, a in sorted(_whole(n).items()))}" for n in nodes)
+    address = ray.get_runtime_context().gcs_address
+    raise UnavailableError(
+        f"no node of the Ray cluster has the resource {DEVICE + name} ({there}). On the device, type: ray start "
+        f"--address={address} --resources='{{\"{DEVICE}{name}\": 1}}'"
+    )
+
+
+def _label(node: Mapping[str, Any]) -> str:
+    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+def _whole(node: Mapping[str, Any]) -> dict[str, float]:
+    """All of a node's processors, and every device that it is: who takes these has the node alone."""
+    return {k: n for k, n in node["Resources"].items() if k in ("CPU", "GPU") or k.startswith(DEVICE)}
+
+
+def _run(node: Mapping[str, Any], function: Callable[..., Any], arguments: tuple[Any, ...], observer: Observer) -> Any:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    messages = ray.remote(num_cpus=0, scheduling_strategy=here)(_Messages).remote()
+    whole = _whole(node)
+    remote = ray.remote(
+        num_cpus=whole.pop("CPU", 0),
+        num_gpus=whole.pop("GPU", 0),
+        resources=whole,
+        max_retries=0,
+        scheduling_strategy=there,
+    )(_there)
+    observer.progress(f"waiting until {_label(node)} is free", 0.0)
+    task = remote.remote(messages, function, arguments)
+    try:
+        return _result(task, messages, observer)
+    except RayTaskError as error:
+        raise _in_words(_label(node), error) from None
+    except RayError as error:
+        raise _LostError(f"what ran on {_label(node)} is lost: {str(error).splitlines()[0].rstrip('.')}") from error
+    except BaseException:
+        _cancel(task)
+        raise
+    finally:
+        ray.kill(messages)
+
+
+def _result(task: Any, messages: Any, observer: Observer) -> Any:
+    """What a task returns; the observer hears what it says meanwhile."""
+    while True:
+        ready, _ = ray.wait([task], timeout=POLL_S)
+        for text, share in ray.get(messages.take.remote()):
+            observer.progress(text, share)
+        if ready:
+            return ray.get(task)
+
+
+def _cancel(task: Any) -> None:
+    ray.cancel(task)
+    ready, _ = ray.wait([task], timeout=CANCEL_S)
+    if not ready:
+        ray.cancel(task, force=True)
+
+
+def _in_words(label: str, error: Any) -> Exception:
+    """What a task raised, as it is raised here."""
+    cause: Exception = error.cause
+    if isinstance(cause, HwnasError):
+        cause.args = (f"{label}: {cause}",)
+        return cause
+    if "failed to import" in str(cause):
+        return UnavailableError(f"{label} has no hwnas, or another one: install the same on every node")
+    unexpected: Exception = error
+    return unexpected
+
+
+def _there(messages: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Runs a function on a node, at the priority with which the node was started instead of Ray's low one."""
+    with suppress(OSError, AttributeError):  # not permitted, or no such thing on this system
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, os.getppid()))
+
+    def progress(text: str, share: float) -> None:
+        ray.wait([messages.say.remote(text, share)], timeout=SAY_S)  # so that measuring goes on with nothing under way
+
+    return function(*arguments, progress=progress)
