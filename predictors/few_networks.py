@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -60,9 +61,10 @@ def register_from_known(
     seed: int = 0,
     plan: Plan | None = None,
     steadiness: Steadiness | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Device:
-    """Measures the most informative networks on this machine, and saves it under ``name``.
+    """Measures the most informative networks on this machine, and saves it as a device.
 
     Nothing is held out: the error that is stored is that of each network predicted from the others. What the device
     does with each precision is not found out, for that takes more networks.
@@ -76,6 +78,7 @@ def register_from_known(
         seed: Of the networks drawn.
         plan: How to time.
         steadiness: What is known of this machine's speed.
+        folder: For the device's files; `device_folder` by default.
         progress: Called with what is being done.
 
     Raises:
@@ -84,7 +87,7 @@ def register_from_known(
     """
     if networks <= MIN_MEASURED:
         raise UnavailableError(f"at least {MIN_MEASURED + 1} networks are needed, so that one tells another's error")
-    folder, start = device_folder(name), time.perf_counter()
+    folder, start = folder or device_folder(name), time.perf_counter()
     plan, steadiness, report = plan or Plan(), steadiness or Steadiness(), progress or (lambda *_: None)
     report("choosing networks", 0.0)
     models = {device.name: physical_model(device) for device in known}

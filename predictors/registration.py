@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
@@ -50,25 +51,27 @@ def register(
     seed: int = 0,
     known: Device | None = None,
     steadiness: Steadiness | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Device:
-    """Measures this machine as a device for ``space``, and saves it under ``name``.
+    """Measures this machine as a device for ``space``, and saves it.
 
     Args:
-        name: Of the device; its folder is `device_folder`.
+        name: Of the device.
         space: Whose networks to measure.
         runtime: ONNX Runtime on one CPU thread by default; that of ``known`` where it is given.
         plan: How much to measure.
         seed: Of the networks drawn.
         known: The device as registered so far, for other spaces; its measurements are kept.
         steadiness: What is known of this machine's speed; that of ``known`` by default.
+        folder: For its files; `device_folder` by default.
         progress: Called with what is being done.
 
     Raises:
         NoisyMeasurementError: The machine is too busy; nothing is saved.
         UnavailableError: ``known`` was measured on another machine.
     """
-    folder = device_folder(name)
+    folder = folder or device_folder(name)
     if known is not None and not same_machine(known.profile.facts):
         raise UnavailableError(
             f"device {name!r} was measured on another machine ({known.profile.facts.get('processor', 'unknown')}) and "

@@ -9,6 +9,7 @@ import click
 from hwnas.scripts.cli_bench import bench
 from hwnas.scripts.cli_device import device
 from hwnas.scripts.cli_kit import import_command, kit
+from hwnas.scripts.cli_measure import register, verify
 from hwnas.scripts.cli_search import export, report, search
 from hwnas.spaces.errors import HwnasError
 
@@ -24,7 +25,7 @@ def cli() -> None:
 
 for command in (search, report, export, device, bench):
     cli.add_command(command)
-for command in (kit, import_command):
+for command in (register, verify, kit, import_command):
     device.add_command(command)
 
 

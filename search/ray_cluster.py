@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,6 +26,7 @@ DEVICE = "device:"
 """What the names of resources begin with that say which device a node is."""
 ATTEMPTS = 2
 """Times that something is begun whose process or node is lost."""
+CONNECT_S = 5.0
 POLL_S = 0.5
 SAY_S = 1.0
 """So long a node waits at most until what it says has arrived."""
@@ -40,7 +42,10 @@ def cluster(workers: int = 1, address: str | None = None) -> Iterator[None]:
         UnavailableError: The cluster cannot be joined.
     """
     try:
-        _join(address) if address else ray.init(num_cpus=workers, include_dashboard=False, **_QUIET)
+        if address:
+            _join(address)
+        else:
+            ray.init(num_cpus=workers, include_dashboard=False, **_QUIET)
         yield
     finally:
         ray.shutdown()
@@ -51,8 +56,12 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR
 
 def _join(address: str) -> None:
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit() and "/" not in host:
+            # Ray itself would try for minutes.
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
         ray.init(address=address, **_QUIET)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
         raise UnavailableError(
             f"no Ray cluster can be joined at {address!r}; start one with 'ray start --head', or give the --address of "
             f"one that runs ({error})"

@@ -1,0 +1,72 @@
+"""Registers and verifies devices on the nodes of a Ray cluster that they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from hwnas.latency_tables.device import Device, device_folder
+from hwnas.latency_tables.device_files import Files, device_files, device_from_files
+from hwnas.latency_tables.profiler import Progress
+from hwnas.predictors.metrics import PredictionError
+from hwnas.predictors.registration import covers, verify
+from hwnas.predictors.registration_request import RegistrationRequest, run_registration
+from hwnas.search.observer import Observer
+from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.space import Space
+
+
+def register_on_node(request: RegistrationRequest, known: Sequence[Device], address: str, observer: Observer) -> Device:
+    """As `run_registration`, on the node that is the device; the device is saved here, and nothing there.
+
+    Args:
+        request: What to measure.
+        known: The devices to build on, see `RegistrationRequest.known_here`; they are sent along.
+        address: Of the Ray cluster; ``auto`` for the one on this machine.
+        observer: Hears how it goes.
+
+    Raises:
+        UnavailableError: There is no such cluster or node, or it was lost.
+        HwnasError: As `run_registration`; the message begins with the node's name.
+        InvalidFileError: What the node sent is not the device asked for.
+    """
+    from hwnas.search.ray_cluster import cluster, run_on_device
+
+    sent = [device_files(device) for device in known]
+    with cluster(address=address):
+        device = device_from_files(run_on_device(request.name, _register, (request, sent), observer))
+    if device.name != request.name or device.profile.simulated or not covers(device, request.space):
+        raise InvalidFileError(f"the node sent another device than {request.name!r}, registered for this space")
+    device.save(device_folder(request.name))
+    return device
+
+
+def verify_on_node(
+    device: Device, networks: int, seed: int, address: str, observer: Observer
+) -> list[tuple[Space, PredictionError, float]]:
+    """As `hwnas.predictors.registration.verify`, on the node that is the device; arguments as `register_on_node`."""
+    from hwnas.search.ray_cluster import cluster, run_on_device
+
+    with cluster(address=address):
+        found = run_on_device(device.name, _verify, (device_files(device), networks, seed), observer)
+    return [(space_from_spec(json.loads(key)), error, speed) for key, error, speed in found]
+
+
+def _register(request: RegistrationRequest, known: Sequence[Files], progress: Progress) -> dict[str, bytes]:
+    """On the node."""
+    devices = [device_from_files(files) for files in known]
+    with TemporaryDirectory(prefix="hwnas-") as folder:
+        return device_files(run_registration(request, devices, folder=Path(folder), progress=progress))
+
+
+def _verify(files: Files, networks: int, seed: int, progress: Progress) -> list[tuple[str, PredictionError, float]]:
+    """On the node."""
+    torch.set_num_threads(1)
+    progress("measuring fresh networks", 0.0)
+    found = verify(device_from_files(files), networks, seed)
+    return [(space.key, error, speed) for space, error, speed in found]
