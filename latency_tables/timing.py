@@ -3,9 +3,9 @@
 As MLPerf does, each thing is run many times back to back (a burst) after a warm-up, and its median is taken. Bursts are
 short, and those of different things are interleaved over the session. Bursts during which the machine ran at another
 speed are measured again (`hwnas.latency_tables.steadiness`): all timings of one call are of one speed. What other
-programs, or other guests of a host, take within one speed only ever adds, and not to all things alike; so a low quantile
-of the bursts' medians is what the machine takes undisturbed. On a shared machine it varies by 1 % from session to
-session where the median of as many bursts varies by 3 %.
+programs, or other guests of a host, take within one speed only ever adds, and not to all things alike; so a low
+quantile of the bursts' medians is what the machine takes undisturbed. On a shared machine it varies by 1 % from session
+to session where the median of as many bursts varies by 3 %.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Protocol:
         rounds: Bursts per item, interleaved with those of the other items.
         burst_s: Seconds per burst.
         min_runs: Runs per burst at least.
-        warmup_runs: Runs before each burst that are not timed.
+        warmup_runs: Runs before each burst that are not timed; fewer where they take longer than ``burst_s``.
         max_spread: Largest accepted spread (see `Timing.spread`).
         patience: An item gets at most this many times ``rounds`` bursts before it is refused.
         max_wait_s: Seconds to wait for the machine to run at its usual speed, in all calls with one `Steadiness`; after
@@ -48,7 +48,7 @@ class Protocol:
 
     rounds: int = 16
     burst_s: float = 0.003
-    min_runs: int = 5
+    min_runs: int = 3
     warmup_runs: int = 3
     max_spread: float = 0.10
     patience: int = 6
@@ -74,8 +74,11 @@ class Timing:
 
 def burst(run: Callable[[], object], protocol: Protocol, clock: Clock = time.perf_counter) -> list[float]:
     """Seconds of each run of one burst, after a warm-up."""
+    warm = clock() + protocol.burst_s
     for _ in range(protocol.warmup_runs):
         run()
+        if clock() >= warm:
+            break
     times: list[float] = []
     end = clock() + protocol.burst_s
     while True:

@@ -257,8 +257,8 @@ class _Graph:
 
     def levels_of_unit_interval(self, name: str) -> _Value:
         """An input of integers 0 … 255 that stand for 0 … 1."""
-        scale = self.constant(name, "act_scale", np.float32(1 / 255))
-        return _Value(name, scale, self.constant(name, "act_zero", np.uint8(0)), 1 / 255)
+        scale = self.constant(name, "act_scale", np.array(1 / 255, np.float32))
+        return _Value(name, scale, self.constant(name, "act_zero", np.array(0, np.uint8)), 1 / 255)
 
     def node(self, name: str, kind: str, inputs: list[str], *, step: str = "", **attributes: Any) -> str:
         label = f"{name}/{step or kind.lower()}"

@@ -31,7 +31,9 @@ LAYOUT_KERNELS = (
     "Transpose", "ReorderInput", "ReorderOutput", "Flatten", "Reshape", "MemcpyToHost", "MemcpyFromHost",
 )  # fmt: skip
 
-NODE_RAN = re.compile(r'^({"cat"\s*:\s*"Node",.*?"dur"\s*:\s*(\d+),.*?"name"\s*:\s*"(.*?)_kernel_time",.*}),?\r?$', re.M)
+NODE_RAN = re.compile(
+    r'^({"cat"\s*:\s*"Node",.*?"dur"\s*:\s*(\d+),.*?"name"\s*:\s*"(.*?)_kernel_time",.*}),?\r?$', re.MULTILINE
+)
 """A line of a profile for one run of one node; reading all of a profile as JSON takes longer than the runs."""
 
 

@@ -269,7 +269,11 @@ def test_operators_timed_in_what_is_left_out_are_left_out_too(space: Space) -> N
     head = next(o for o in space.workload_of_row(rows[0]).operators if o.name == "head")
     for i, slow in enumerate((1.0, 1.0, 1.0, 1.9)):
         timing = Timing(slow, slow, 0.0, 1)
-        records.add(rows[:1] if i else rows, ["fit"] * (1 if i else 4), Chunk((timing,) * (1 if i else 4), (slow,) * 6, 0.1 * slow))
+        records.add(
+            rows[:1] if i else rows,
+            ["fit"] * (1 if i else 4),
+            Chunk((timing,) * (1 if i else 4), (slow,) * 6, 0.1 * slow),
+        )
         records.add_operators(rows[0], timing, {"head": ran(slow * (7.0 if slow > 1 else 1.0), 1), "stem": ran(1.0, 1)})
     deviations = [
         {row.operator: row.latency_ms_std for row in records.table(leave_out).operators}[head]

@@ -38,6 +38,12 @@ def test_a_burst_of_something_slow_has_its_least_runs() -> None:
     assert burst(machine.item(50), protocol(burst_s=0.02, min_runs=5), machine.clock) == pytest.approx([0.05] * 5)
 
 
+def test_something_slow_is_not_warmed_up_for_long() -> None:
+    machine = FakeMachine()
+    burst(machine.item(50), Protocol(min_runs=3, warmup_runs=3), machine.clock)
+    assert machine.now == pytest.approx(0.05 * (1 + 3))
+
+
 def test_a_quiet_machine_gives_the_planted_latencies() -> None:
     machine = FakeMachine()
     items = [machine.item(ms) for ms in PLANTED_MS]
@@ -156,7 +162,9 @@ def test_an_unnamed_item_is_refused_by_number() -> None:
     machine = FakeMachine()
     items = [machine.item(1.0), restless(machine)]
     with pytest.raises(HwnasError, match="item 1 does not repeat"):
-        measure(items, protocol(rounds=6, patience=2, burst_s=0.003), steadiness=machine.steadiness(), clock=machine.clock)
+        measure(
+            items, protocol(rounds=6, patience=2, burst_s=0.003), steadiness=machine.steadiness(), clock=machine.clock
+        )
 
 
 def test_noise_within_bursts_is_averaged_out() -> None:
@@ -208,7 +216,9 @@ def test_moments_of_a_better_speed_do_not_spoil_the_one_that_lasts() -> None:
     """They end every wait at once, and no burst fits into one."""
     machine = FakeMachine(lambda t: 0.75 if t % 0.1 < 0.0015 else 1.0)
     items = [machine.item(ms) for ms in PLANTED_MS]
-    timings = measure(items, protocol(rounds=16, burst_s=0.004), steadiness=machine.steadiness(0.075), clock=machine.clock)
+    timings = measure(
+        items, protocol(rounds=16, burst_s=0.004), steadiness=machine.steadiness(0.075), clock=machine.clock
+    )
     assert [t.p50_ms for t in timings] == pytest.approx(PLANTED_MS)
 
 
