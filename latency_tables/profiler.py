@@ -16,7 +16,7 @@ from hwnas.latency_tables.plan import anchors, precision_pairs, sample_networks,
 from hwnas.latency_tables.records import Profiled, Records, anchors_usual_ms
 from hwnas.latency_tables.runtimes import Executable, OperatorTime, Runtime
 from hwnas.latency_tables.steadiness import Steadiness
-from hwnas.latency_tables.table import LEAST_TIMED_MS, LatencyTable, Role
+from hwnas.latency_tables.table import LEAST_TIMED_MS, LatencyTable
 from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.network import Network

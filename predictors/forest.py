@@ -127,15 +127,26 @@ class ForestModel:
     @cached_property
     def _operator_error(self) -> tuple[float, float]:
         """Error of operators left out, relative to themselves and to a typical one, by cross-validation."""
-        cost = np.array([c for _, c, _ in self.observed])
-        fold = np.random.default_rng(0).integers(FOLDS, size=len(cost))
-        predicted = np.zeros(len(cost))
-        for f in range(FOLDS):
-            known = [entry for entry, own in zip(self.observed, fold, strict=True) if own != f]
-            left = [entry[0] for entry, own in zip(self.observed, fold, strict=True) if own == f]
-            trees = _grow(self.additive, known, self.typical)
-            predicted[fold == f] = _of_trees(trees, self.additive.of_operators(left), left, self.typical)
-        return _error_law(predicted, cost, self.typical)
+        predicted = operators_left_out(self.additive, self.observed, self.typical)
+        return error_law(predicted, np.array([c for _, c, _ in self.observed]), self.typical)
+
+
+def operators_left_out(additive: AdditiveModel, observed: Observed, typical: float) -> Floats:
+    """Cost of each observed operator as forests say that did not learn from it, shape (n,): a fifth left out each time.
+
+    Args:
+        additive: The physical model.
+        observed: Operators with their costs.
+        typical: Cost of a typical operator.
+    """
+    fold = np.random.default_rng(0).integers(FOLDS, size=len(observed))
+    predicted = np.zeros(len(observed))
+    for f in range(FOLDS):
+        known = [entry for entry, own in zip(observed, fold, strict=True) if own != f]
+        left = [entry[0] for entry, own in zip(observed, fold, strict=True) if own == f]
+        trees = _grow(additive, known, typical)
+        predicted[fold == f] = _of_trees(trees, additive.of_operators(left), left, typical)
+    return predicted
 
 
 def _grow(additive: AdditiveModel, observed: Observed, typical: float) -> ExtraTreesRegressor:
@@ -181,8 +192,11 @@ def _calibrate(
     return theta[:n], theta[n : 2 * n], float(theta[-1])
 
 
-def _error_law(predicted: Floats, cost: Floats, typical: float) -> tuple[float, float]:
-    """The share and the floor that make the errors' Gaussian likelihood largest, on a grid."""
+def error_law(predicted: Floats, cost: Floats, typical: float) -> tuple[float, float]:
+    """The standard deviation of predictions, relative to themselves and to a typical operator.
+
+    The share and the floor that make the errors' Gaussian likelihood largest, on a grid.
+    """
     best, least = (0.1, 0.1), np.inf
     for share in np.geomspace(0.02, 1.0, 30):
         for floor in np.geomspace(0.005, 1.0, 30):

@@ -22,7 +22,7 @@ def latency_model(device: Device) -> OperatorCosts:
     if accelerator := device.accelerator:
         return Computed(accelerator.latency_ms)
     physical, table = physical_model(device), device.table
-    observed = _observed(device)
+    observed = operators_inside(device)
     if device.profile.transferred is not None or len(observed) < MIN_OPERATORS:
         return physical
     fit, held_out = table.with_role("fit"), table.with_role("check")
@@ -45,10 +45,10 @@ def physical_model(device: Device) -> AdditiveModel:
         return restore(device.profile.transferred)
     networks = device.table.with_role("fit")
     operators = [device.table.operators_of(n) for n in networks]
-    return AdditiveModel.fit(operators, [n.latency_ms_p50 for n in networks], observed=_observed(device))
+    return AdditiveModel.fit(operators, [n.latency_ms_p50 for n in networks], observed=operators_inside(device))
 
 
-def _observed(device: Device) -> Observed:
+def operators_inside(device: Device) -> Observed:
     """Operators timed inside networks, where they take long enough for that."""
     fit = device.table.with_role("fit")
     if not fit or median(n.latency_ms_p50 / len(n.operators) for n in fit) < LEAST_TIMED_MS:

@@ -32,11 +32,28 @@ def scoring(device_name: str, batch: int, repeats: int) -> None:
 
 @bench.command()
 @click.option("--device", "device_name", default="this-machine", show_default=True)
-def latency(device_name: str) -> None:
+@click.option("--stored", is_flag=True, help="Measure nothing: leave out the ways that time operators alone.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1.0),
+    help="To time operators alone, twice.  [default: as long as the registration took]",
+)
+def latency(device_name: str, stored: bool, seconds: float | None) -> None:
     """Whole-network latency prediction on the device's held-out networks, beside simpler ways on the same data."""
-    from hwnas.scripts.bench_latency import latency_figures
+    from rich.console import Console
 
-    emit(latency_figures(device_name))
+    from hwnas.scripts.bench_latency import latency_figures
+    from hwnas.scripts.bench_operators import OperatorTiming
+    from hwnas.scripts.figures_table import print_figures
+    from hwnas.scripts.progress import TerminalObserver
+
+    timing = None if stored else OperatorTiming(seconds)
+    with TerminalObserver(Console(stderr=True)) as observer:
+        figures = latency_figures(device_name, timing, observer.progress)
+    emit(figures)
+    print_figures(figures["ways"], "whole networks held out")
+    print_figures(figures["operators_left_out"], "operators left out")
+    print_figures({f"{row['seconds']:.0f} s": row for row in figures["by_seconds"]}, "by seconds of registration")
 
 
 @bench.command()
