@@ -47,12 +47,12 @@ class Plan:
         protocol: How to time.
     """
 
-    seconds: float = 100.0
+    seconds: float = 75.0
     checks: int = 40
     profiled_networks: int = 240
     profiled_runs: int = 30
-    min_networks: int = 192
-    max_networks: int = 480
+    min_networks: int = 120
+    max_networks: int = 360
     protocol: Protocol = field(default_factory=Protocol)
 
 

@@ -52,7 +52,8 @@ def latency(device_name: str, stored: bool, seconds: float | None) -> None:
         figures = latency_figures(device_name, timing, observer.progress)
     emit(figures)
     print_figures(figures["ways"], "whole networks held out")
-    print_figures(figures["operators_left_out"], "operators left out")
+    if left_out := figures["operators_left_out"]:
+        print_figures(left_out, "operators left out")
     print_figures({f"{row['seconds']:.0f} s": row for row in figures["by_seconds"]}, "by seconds of registration")
 
 

@@ -30,7 +30,7 @@ def cluster_options(command: Any) -> Any:
 @click.command()
 @click.argument("name")
 @space_options
-@click.option("--seconds", type=float, default=130.0, show_default=True, help="Time to measure.")
+@click.option("--seconds", type=float, default=75.0, show_default=True, help="Time to measure.")
 @click.option("--runtime", "runtime_name", default="onnxruntime", show_default=True, help="onnxruntime, or torch.")
 @click.option(
     "--provider",

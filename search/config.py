@@ -44,7 +44,7 @@ class DeviceConfig(_Section):
     """
 
     name: str = "this-machine"
-    register_seconds: PositiveFloat = 100.0
+    register_seconds: PositiveFloat = 75.0
     focus_networks: int = Field(default=64, ge=0)
 
 
