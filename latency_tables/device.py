@@ -81,6 +81,16 @@ class PowerMeter(_Model):
     clock_offset_s: float | None = None
     verified: Verification | None = None
 
+    @property
+    def in_words(self) -> str:
+        """What was measured, how, and to what error."""
+        text = f"{self.what}; {self.windows} windows of {self.window_s:g} s, {self.idle_watts:.1f} W idle power "
+        text += "subtracted"
+        if self.verified:
+            v = self.verified
+            text += f"; held out: MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f} ({v.networks} networks)"
+        return text
+
 
 class TransferredModel(_Model):
     """Latency as a combination of what other devices' tables teach, found with few measurements of this one.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Column, Table
 
-from hwnas.latency_tables.device import Device, PowerMeter, TransferredModel
+from hwnas.latency_tables.device import Device, TransferredModel
 
 
 def devices_table(devices: Sequence[Device]) -> Table:
@@ -49,7 +49,7 @@ def show_device(found: Device, console: Console) -> None:
     if profile.transferred:
         facts.add_row("transferred", _transferred(profile.transferred))
     if profile.power_meter:
-        facts.add_row("energy", _energy(profile.power_meter))
+        facts.add_row("energy", profile.power_meter.in_words)
     console.print(facts)
     if not profile.precisions:
         return
@@ -65,12 +65,3 @@ def show_device(found: Device, console: Console) -> None:
 def _transferred(model: TransferredModel) -> str:
     parts = [f"{weight:+.3f} × {name}" for name, weight in zip(model.known, model.weights, strict=True)]
     return f"{' '.join(parts)} {model.constant_ms:+.3f} ms, from {model.networks} networks"
-
-
-def _energy(meter: PowerMeter) -> str:
-    text = f"{meter.what}; {meter.windows} windows of {meter.window_s:g} s, {meter.idle_watts:.1f} W idle power "
-    text += "subtracted"
-    if meter.verified:
-        v = meter.verified
-        text += f"; held out: MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f} ({v.networks} networks)"
-    return text

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hwnas.search.headline import compare
 from hwnas.search.ledger import Trial
 from hwnas.search.observer import Observer
-from hwnas.search.report import points, ratio
-from hwnas.search.report_data import NetworkRow, count, data_size, milliseconds, percent
+from hwnas.search.report_data import NetworkRow, data_size, milliseconds, percent
 
 PLAIN_EVERY_S = 10.0
 
@@ -76,22 +75,23 @@ class TerminalObserver(Observer):
 
 
 def networks_table(networks: tuple[NetworkRow, ...]) -> Table:
-    """The chosen network beside the reference."""
+    """The chosen network beside the reference, in the most important lines of the report's table."""
     table = Table(title="The chosen network beside the reference")
-    chosen, reference = networks[0], networks[1]
     for heading in ("", "chosen", "reference", ""):
         table.add_column(heading, justify="left" if not heading else "right")
-    for label, name, form, words in _ROWS:
-        a, b = getattr(chosen, name), getattr(reference, name)
-        table.add_row(label, form(a), form(b), ratio(a, b, *words) if words else points(a, b))
+    lines = {line.name: line for line in compare(*networks[:2])}
+    for name, label in _LABELS.items():
+        if line := lines.get(name):
+            table.add_row(label, line.chosen, line.reference, line.verdict)
     return table
 
 
-_ROWS: tuple[tuple[str, str, Callable[[float], str], tuple[str, str] | None], ...] = (
-    ("test accuracy", "test_accuracy", percent, None),
-    ("latency, measured", "latency_measured_ms", milliseconds, ("faster", "slower")),
-    ("latency, predicted", "latency_predicted_ms", milliseconds, ("faster", "slower")),
-    ("weights", "weight_bytes", data_size, ("smaller", "larger")),
-    ("MACs", "macs", count, ("fewer", "more")),
-    ("parameters", "params", count, ("fewer", "more")),
-)
+_LABELS = {
+    "test_accuracy": "test accuracy",
+    "latency_measured_ms": "latency, measured",
+    "latency_predicted_ms": "latency, predicted",
+    "energy_predicted_mj": "energy, predicted",
+    "weight_bytes": "weights",
+    "macs": "MACs",
+    "params": "parameters",
+}

@@ -97,4 +97,6 @@ def _network_row(
         macs=int(costs["macs"]),
         params=int(costs["params"]),
         peak_memory_bytes=int(costs["peak_memory_bytes"]),
+        energy_predicted_mj=costs.get("energy_mj"),
+        energy_predicted_std_mj=costs.get("energy_mj_std"),
     )

@@ -7,21 +7,18 @@ import math
 from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from hwnas.search.hover_texts import network_text, trial_text
 from hwnas.search.report_data import (
+    LATENCY,
     STATES,
     CheckPoint,
-    LayerRow,
     NetworkRow,
+    Quantity,
     TrialPoint,
     duration,
-    layer_text,
     milliseconds,
-    network_text,
     pareto_front,
-    percent,
-    trial_text,
 )
 
 BLUE, GREEN, ORANGE, RED, PURPLE, GREY = "#3b8fd0", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#858b94"
@@ -37,30 +34,31 @@ AXIS = {
 }
 
 MARKERS = {"complete": ("circle", BLUE), "pruned": ("triangle-down", ORANGE), "failed": ("x", GREY)}
-EXECUTIONS = {"native": (GREEN, "#7fcdb8"), "emulated": (ORANGE, "#f2cf80"), "stored only": (PURPLE, "#e5bcd3")}
 MARKS = {"chosen": ("star", RED, 17), "reference": ("diamond", PURPLE, 13)}
 FINALIST = ("hexagon2-open", GREY, 10)
 
 
-def pareto(trials: Sequence[TrialPoint], networks: Sequence[NetworkRow]) -> go.Figure | None:
-    """Latency against accuracy of every trial, the front of those trained in full, chosen and reference marked."""
+def pareto(trials: Sequence[TrialPoint], networks: Sequence[NetworkRow], cost: Quantity = LATENCY) -> go.Figure | None:
+    """Cost against accuracy of every trial, the front of those trained in full, chosen and reference marked."""
     if not trials:
         return None
     bottom, top = _limits([*(t.accuracy for t in trials), *(n.validation_accuracy for n in networks)])
-    figure = _styled(go.Figure(), 520, xaxis_title="predicted latency, ms", yaxis_title="validation accuracy")
-    front = pareto_front(trials)
+    figure = styled(
+        go.Figure(), 520, xaxis_title=f"predicted {cost.name}, {cost.unit}", yaxis_title="validation accuracy"
+    )
+    front = pareto_front(trials, cost)
     if front:
-        right = max(trial.latency_ms for trial in trials)
+        right = max(cost.of(trial) for trial in trials)
         figure.add_scatter(
-            x=[*(trial.latency_ms for trial in front), right],
+            x=[*(cost.of(trial) for trial in front), right],
             y=[*(trial.accuracy for trial in front), front[-1].accuracy],
             mode="lines",
             line={"shape": "hv", "color": GREEN, "width": 2},
             name="Pareto front",
             hoverinfo="skip",
         )
-    _add_trials(figure, trials, lambda trial: (trial.latency_ms, _or(trial.accuracy, bottom)))
-    _add_networks(figure, networks, lambda row: (row.latency_predicted_ms, row.validation_accuracy))
+    _add_trials(figure, trials, lambda trial: (cost.of(trial), _or(trial.accuracy, bottom)))
+    _add_networks(figure, networks, lambda row: (cost.predicted(row), row.validation_accuracy))
     figure.update_yaxes(tickformat=".2~%", range=[bottom, top])
     figure.update_xaxes(rangemode="tozero")
     return figure
@@ -71,7 +69,7 @@ def progress(trials: Sequence[TrialPoint]) -> go.Figure | None:
     if not trials:
         return None
     bottom, top = _limits([trial.reward for trial in trials])
-    figure = _styled(go.Figure(), 400, xaxis_title="trial", yaxis_title="reward")
+    figure = styled(go.Figure(), 400, xaxis_title="trial", yaxis_title="reward")
     ordered = sorted(trials, key=lambda trial: trial.number)
     best: list[tuple[int, float, str]] = []
     for trial in ordered:
@@ -94,87 +92,6 @@ def progress(trials: Sequence[TrialPoint]) -> go.Figure | None:
     return figure
 
 
-def layer_latency(layers: Sequence[LayerRow], reference: Sequence[LayerRow]) -> go.Figure | None:
-    """Bars of the latency of each layer, chosen on the left and reference on the right, on one scale."""
-    if not layers and not reference:
-        return None
-    rows = max(len(layers), len(reference))
-    titles = [
-        f"<b>{name}</b>: {milliseconds(sum(row.latency_ms for row in side))} in {len(side)} layers"
-        for name, side in (("chosen", layers), ("reference", reference))
-    ]
-    figure = make_subplots(cols=2, shared_xaxes="all", horizontal_spacing=0.17, subplot_titles=titles)
-    _styled(figure, 150 + 17 * rows, bargap=0.25, margin_t=98)
-    for column, side in enumerate((layers, reference), start=1):
-        for measured, pattern in ((True, ""), (False, "/")):
-            places = [place for place, row in enumerate(side) if row.measured is measured]
-            figure.add_bar(
-                x=[side[place].latency_ms for place in places],
-                y=places,
-                error_x={"array": [side[place].latency_std_ms for place in places], "color": GREY, "width": 2},
-                text=[layer_text(side[place]) for place in places],
-                name="measured in the table" if measured else "estimated",
-                legendgroup=str(measured),
-                showlegend=any(row.measured is measured for row in side) and (column == 1 or not layers),
-                marker={"color": BLUE, "pattern": {"shape": pattern, "fgcolor": BLUE, "bgcolor": CLEAR, "size": 5}},
-                orientation="h",
-                hoverinfo="text",
-                textposition="none",
-                row=1,
-                col=column,
-            )
-        names = {"tickvals": [*range(len(side))], "ticktext": [html.escape(row.name) for row in side]}
-        figure.update_yaxes(range=[rows - 0.4, -0.6], **names, tickfont={"size": 11}, showgrid=False, col=column)
-    figure.update_xaxes(title="latency, ms", rangemode="tozero")
-    return figure
-
-
-def strategy(layers: Sequence[LayerRow]) -> go.Figure | None:
-    """Bits per layer (weights up, activations down), and under them the shares of width and rank that are kept."""
-    if not layers:
-        return None
-    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.66, 0.34], vertical_spacing=0.07)
-    _styled(figure, 600, barmode="relative", bargap=0.2)
-    for execution in dict.fromkeys([*EXECUTIONS, *(row.execution for row in layers)]):
-        places = [place for place, row in enumerate(layers) if row.execution == execution]
-        for direction in (1, -1) if places else ():
-            bits = [layers[p].weight_bits if direction > 0 else layers[p].act_bits for p in places]
-            figure.add_bar(
-                x=places,
-                y=[direction * _steps(value) for value in bits],
-                text=["" if value is None else str(value) for value in bits],
-                hovertext=[layer_text(layers[place]) for place in places],
-                name=html.escape(execution),
-                legendgroup=execution,
-                showlegend=direction > 0,
-                marker={"color": EXECUTIONS.get(execution, (GREY, "#c2c5c9"))[direction < 0]},
-                textfont={"size": 10, "color": "#101214"},
-                insidetextanchor="end",
-                textangle=0,
-                constraintext="none",
-                hoverinfo="text",
-                row=1,
-                col=1,
-            )
-    _add_shares(figure, layers)
-    widest = max(max(row.weight_bits or 1, row.act_bits) for row in layers)
-    marks = [bits for bits in (2, 4, 8, 16, 32, 64) if bits <= max(8, widest)]
-    places_of_marks = [*(-_steps(bits) for bits in reversed(marks)), 0, *(_steps(bits) for bits in marks)]
-    figure.update_yaxes(
-        title="← activations · bits · weights →",
-        tickvals=places_of_marks,
-        ticktext=[*map(str, reversed(marks)), "0", *map(str, marks)],
-        zeroline=True,
-        zerolinecolor=GREY,
-        row=1,
-    )
-    figure.update_yaxes(title="share kept", tickformat=".0%", range=[0, 1.08], tickvals=[0, 0.5, 1], row=2)
-    names = [html.escape(row.name) for row in layers]
-    figure.update_xaxes(tickvals=[*range(len(layers))], showgrid=False, range=[-0.7, len(layers) - 0.3])
-    figure.update_xaxes(ticktext=names, tickangle=-90 if len(layers) > 20 else -45, tickfont={"size": 11}, row=2)
-    return figure
-
-
 def checks(points: Sequence[CheckPoint], networks: Sequence[NetworkRow]) -> go.Figure | None:
     """Predicted against measured latency of held-out networks, with the diagonal and a band of ±10 %."""
     if not points:
@@ -183,7 +100,7 @@ def checks(points: Sequence[CheckPoint], networks: Sequence[NetworkRow]) -> go.F
     pairs += [(row.latency_measured_ms, row.latency_predicted_ms) for row in networks]
     ends = [value for pair in pairs for value in pair if math.isfinite(value)] or [0.0, 1.0]
     low, high = 0.9 * min(ends), 1.08 * max(ends)
-    figure = _styled(go.Figure(), 520, xaxis_title="measured latency, ms", yaxis_title="predicted latency, ms")
+    figure = styled(go.Figure(), 520, xaxis_title="measured latency, ms", yaxis_title="predicted latency, ms")
     figure.add_scatter(
         x=[low, high, high, low],
         y=[1.1 * low, 1.1 * high, 0.9 * high, 0.9 * low],
@@ -211,7 +128,7 @@ def checks(points: Sequence[CheckPoint], networks: Sequence[NetworkRow]) -> go.F
     return figure
 
 
-def _styled(figure: go.Figure, height: int, **layout: object) -> go.Figure:
+def styled(figure: go.Figure, height: int, **layout: object) -> go.Figure:
     """The look that all charts share: transparent, mid-tone axes, the legend on top."""
     legend = {"orientation": "h", "x": 0, "y": 1 - 34 / height, "yanchor": "top", "yref": "container"}
     figure.update_layout(
@@ -265,32 +182,6 @@ def _add_networks(
             hoverinfo="text",
             cliponaxis=False,
         )
-
-
-def _add_shares(figure: go.Figure, layers: Sequence[LayerRow]) -> None:
-    shares = (
-        ("width kept", [row.width_share for row in layers], BLUE, "circle", "solid"),
-        ("rank kept", [row.rank_share for row in layers], RED, "diamond-open", "dot"),
-    )
-    for name, values, colour, symbol, dash in shares:
-        figure.add_scatter(
-            x=[*range(len(layers))],
-            y=values,
-            text=[f"{html.escape(row.name)}<br>{name}: {percent(v)}" for row, v in zip(layers, values, strict=True)],
-            mode="lines+markers",
-            line={"color": colour, "dash": dash, "width": 1.5, "shape": "hvh"},
-            marker={"symbol": symbol, "size": 7},
-            name=name,
-            hoverinfo="text",
-            cliponaxis=False,
-            row=2,
-            col=1,
-        )
-
-
-def _steps(bits: int | None) -> float:
-    """Height of a bar: one more for each doubling, so that 4 and 8 bits can be told apart beside 32."""
-    return math.log2(bits) + 1 if bits else 0.0
 
 
 def _or(value: float | None, other: float) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +27,7 @@ class TrialPoint:
         epochs: Passes over the training images.
         finished_s: Seconds from the start of the search to the end of the trial.
         changes: Short text of the candidate.
+        energy_mj: Predicted, in millijoules; ``None`` where the device does not know energy.
     """
 
     number: int
@@ -43,6 +42,7 @@ class TrialPoint:
     epochs: int
     finished_s: float
     changes: str
+    energy_mj: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class LayerRow:
         macs, weight_bytes: Multiply-accumulates of one image, bytes of the weights.
         latency_ms, latency_std_ms: Milliseconds, and their standard deviation.
         measured: Whether the latency was measured in the table; otherwise it is estimated.
+        energy_mj, energy_std_mj: Predicted, and the standard deviation; ``None`` where the device does not know energy.
     """
 
     name: str
@@ -77,6 +78,8 @@ class LayerRow:
     latency_ms: float
     latency_std_ms: float
     measured: bool
+    energy_mj: float | None = None
+    energy_std_mj: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class NetworkRow:
         weight_bytes, file_bytes: Bytes of the weights, and of the exported file.
         macs, params: Multiply-accumulates of one image, number of weights.
         peak_memory_bytes: Most bytes of activations held at once.
+        energy_predicted_mj, energy_predicted_std_mj: Of an inference, with the standard deviation, in millijoules;
+            ``None`` where the device does not know energy. It is not measured when a run ends.
     """
 
     name: str
@@ -107,6 +112,8 @@ class NetworkRow:
     macs: int
     params: int
     peak_memory_bytes: int
+    energy_predicted_mj: float | None = None
+    energy_predicted_std_mj: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,36 @@ class CheckPoint:
 
     predicted_ms: float
     measured_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Latency or energy: what is traded against accuracy, and what layers have shares of.
+
+    Attributes:
+        name, unit: As in the names of what rows hold: ``latency_ms``, ``latency_std_ms``, ``latency_predicted_ms``.
+        less: What a network is that needs less of it.
+    """
+
+    name: str
+    unit: str
+    less: str
+
+    def of(self, row: TrialPoint | LayerRow) -> float:
+        """Of a trial or a layer; NaN where that is not known."""
+        return amount_of(row, f"{self.name}_{self.unit.lower()}")
+
+    def std_of(self, row: LayerRow) -> float:
+        """Its standard deviation; NaN where that is not known."""
+        return amount_of(row, f"{self.name}_std_{self.unit.lower()}")
+
+    def predicted(self, row: NetworkRow) -> float:
+        """Of a network; NaN where that is not known."""
+        return amount_of(row, f"{self.name}_predicted_{self.unit.lower()}")
+
+
+LATENCY = Quantity("latency", "ms", "faster")
+ENERGY = Quantity("energy", "mJ", "more frugal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +170,7 @@ class ReportData:
         networks: The chosen network first, the reference second, then other finalists.
         layers, reference_layers: Of the chosen network and of the reference.
         target: The objective in words.
+        traded: What the charts trade against accuracy.
     """
 
     title: str
@@ -151,6 +189,12 @@ class ReportData:
     target: str
     agreement: dict[str, str]
     settings: dict[str, str]
+    traded: Quantity = LATENCY
+
+    @property
+    def knows_energy(self) -> bool:
+        """Whether the device knows energy; else the page does not speak of it."""
+        return any(known(row.energy_predicted_mj) for row in self.networks)
 
 
 def known(value: float | None) -> bool:
@@ -158,15 +202,18 @@ def known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def pareto_front(trials: Sequence[TrialPoint]) -> list[TrialPoint]:
-    """The trials trained in full that no other one beats in latency and accuracy, fastest first."""
+def amount_of(row: object, name: str) -> float:
+    """A number of a row; NaN where it is not there."""
+    found = getattr(row, name)
+    return math.nan if found is None else float(found)
+
+
+def pareto_front(trials: Sequence[TrialPoint], cost: Quantity = LATENCY) -> list[TrialPoint]:
+    """The trials trained in full that no other one beats in cost and accuracy, the one of least cost first."""
     rows = [
-        (trial.latency_ms, -trial.accuracy, trial)
+        (cost.of(trial), -trial.accuracy, trial)
         for trial in trials
-        if trial.state == "complete"
-        and trial.accuracy is not None
-        and known(trial.accuracy)
-        and known(trial.latency_ms)
+        if trial.state == "complete" and trial.accuracy is not None and known(trial.accuracy) and known(cost.of(trial))
     ]
     front, best = [], 1.0
     for _, loss, trial in sorted(rows, key=lambda row: row[:2]):
@@ -190,11 +237,23 @@ def number(value: float | None) -> str:
     return f"{value:.{decimals(value)}f}"
 
 
-def milliseconds(value: float, deviation: float | None = None) -> str:
-    """0.123 ms, or 0.123 ± 0.004 ms."""
-    if not math.isfinite(value) or deviation is None or not math.isfinite(deviation):
-        return number(value) if number(value) == NOTHING else f"{number(value)} ms"
-    return f"{number(value)} ± {deviation:.{decimals(value)}f} ms"
+def with_unit(value: float | None, unit: str, deviation: float | None = None) -> str:
+    """0.123 ms, or 0.123 ± 0.004 ms; without a deviation of zero, which is that of something computed."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if deviation is None or not math.isfinite(deviation) or deviation == 0:
+        return f"{number(value)} {unit}"
+    return f"{number(value)} ± {deviation:.{decimals(value)}f} {unit}"
+
+
+def milliseconds(value: float | None, deviation: float | None = None) -> str:
+    """See `with_unit`."""
+    return with_unit(value, "ms", deviation)
+
+
+def millijoules(value: float | None, deviation: float | None = None) -> str:
+    """See `with_unit`."""
+    return with_unit(value, "mJ", deviation)
 
 
 def scaled(value: float, units: tuple[str, ...]) -> str:
@@ -230,45 +289,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def _hover(head: str, *lines: str) -> str:
-    """Hover text: plotly reads a little HTML, so everything from outside is escaped."""
-    wrapped = [part for line in lines if line for part in textwrap.wrap(line, 64) or [""]]
-    return "<br>".join([f"<b>{html.escape(head)}</b>", *(html.escape(line) for line in wrapped)])
-
-
-def trial_text(trial: TrialPoint) -> str:
-    """What the charts tell of a trial, escaped."""
-    accuracy = "no accuracy" if not known(trial.accuracy) else f"accuracy {percent(trial.accuracy)}"
-    return _hover(
-        f"trial {trial.number}, {STATES.get(trial.state, trial.state)}",
-        f"{accuracy}, {milliseconds(trial.latency_ms)}, reward {number(trial.reward)}",
-        f"{data_size(trial.weight_bytes)}, {count(trial.macs)} MACs, {count(trial.params)} weights",
-        f"{trial.epochs} epochs, finished after {duration(trial.finished_s)}",
-        trial.changes,
-    )
-
-
-def network_text(row: NetworkRow) -> str:
-    """What the charts tell of a network, escaped."""
-    return _hover(
-        row.name,
-        f"accuracy: validation {percent(row.validation_accuracy)}, test {percent(row.test_accuracy)}",
-        f"latency: predicted {milliseconds(row.latency_predicted_ms, row.latency_predicted_std_ms)},",
-        f"measured {milliseconds(row.latency_measured_ms)}",
-        f"{data_size(row.weight_bytes)}, {count(row.macs)} MACs, {count(row.params)} weights",
-    )
-
-
-def layer_text(row: LayerRow) -> str:
-    """What the charts tell of a layer, escaped."""
-    bits = "no weights" if row.weight_bits is None else f"{row.weight_bits}-bit weights"
-    return _hover(
-        row.name,
-        f"{row.kind}, {row.shape}",
-        f"{bits}, {row.act_bits}-bit activations, {row.execution}",
-        f"width {percent(row.width_share)}, rank {percent(row.rank_share)} kept",
-        f"{milliseconds(row.latency_ms, row.latency_std_ms)}, {'measured' if row.measured else 'estimated'}",
-        f"{count(row.macs)} MACs, {data_size(row.weight_bytes)}",
-    )

@@ -156,7 +156,7 @@ class RunResult:
     """How a run ended: the chosen network and the reference, in that order, and the check of the exported file.
 
     Latencies, predicted ones too, are at the speed of the machine at the end: ``drift`` times those of its table.
-    In the file, latencies that were not measured (NaN) are null.
+    In the file, latencies that were not measured (NaN) are null, and energy that the device does not know is left out.
     """
 
     networks: tuple[NetworkRow, ...]
@@ -180,9 +180,13 @@ class RunResult:
     def save(self, path: Path) -> None:
         """The inverse of `from_json`."""
         data = asdict(self)
-        for row in data["networks"]:
-            row |= {key: None for key, value in row.items() if isinstance(value, float) and math.isnan(value)}
+        data["networks"] = [_with_null(row) for row in data["networks"]]
         write_text(path, json.dumps(data, indent=1, allow_nan=False))
+
+
+def _with_null(row: dict[str, Any]) -> dict[str, Any]:
+    known = {key: value for key, value in row.items() if value is not None}
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in known.items()}
 
 
 def _with_nan(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from hwnas.latency_tables.precisions import executes_on
 from hwnas.predictors.metrics import PredictionError
 from hwnas.predictors.registration import check
 from hwnas.search.ledger import Trial
-from hwnas.search.report_data import CheckPoint, LayerRow, ReportData, TrialPoint
+from hwnas.search.report_data import ENERGY, LATENCY, CheckPoint, LayerRow, ReportData, TrialPoint
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.operator import Operator
@@ -25,6 +25,7 @@ def report_data(run: Run, result: RunResult) -> ReportData:
     held_out = check(run.device, run.space)
     error = held_out.error if held_out else PredictionError(math.nan, math.nan, math.nan, 0)
     profile = run.device.profile
+    meter = profile.power_meter if run.cost.energy else None
     agreement = result.agreement
     return ReportData(
         title=f"{run.config.space.name} on {run.device.name}: {run.config.data.name}",
@@ -34,6 +35,7 @@ def report_data(run: Run, result: RunResult) -> ReportData:
             "name": run.device.name,
             **profile.facts,
             "measured": run.device.measured_in_words,
+            **({"energy": meter.in_words} if meter else {}),
         },
         precisions=[
             {
@@ -73,6 +75,7 @@ def report_data(run: Run, result: RunResult) -> ReportData:
             "space": f"{len(run.space.decisions)} decisions, 10^{run.space.log10_size:.0f} rows",
             "configuration": json.dumps(run.config.model_dump(mode="json", exclude_defaults=True)),
         },
+        traded=ENERGY if run.config.objective.metric == "energy_mj" else LATENCY,
     )
 
 
@@ -81,6 +84,7 @@ def layer_rows(run: Run, candidate: Mapping[str, Any], drift: float = 1.0) -> li
     operators = run.space.workload(candidate).operators
     model = run.cost.latency
     latency, std = model.of_operators(operators), model.std_of_operators(operators)
+    energies = _energies(run, operators)
     measured = {row.operator for row in run.device.table.operators}
     widest = {o.name: o.out_channels for o in _widest(run).operators}
     by_name = {o.name: o for o in operators}
@@ -101,9 +105,20 @@ def layer_rows(run: Run, candidate: Mapping[str, Any], drift: float = 1.0) -> li
             latency_ms=float(ms) * drift,
             latency_std_ms=float(s) * drift,
             measured=o in measured,
+            energy_mj=energy[0],
+            energy_std_mj=energy[1],
         )
-        for o, ms, s in zip(operators, latency, std, strict=True)
+        for o, ms, s, energy in zip(operators, latency, std, energies, strict=True)
     ]
+
+
+def _energies(run: Run, operators: Sequence[Operator]) -> list[tuple[float | None, float | None]]:
+    """Energy of each operator and its standard deviation, in millijoules; None where the device does not know it."""
+    model = run.cost.energy
+    if model is None:
+        return [(None, None)] * len(operators)
+    pairs = zip(model.of_operators(operators), model.std_of_operators(operators), strict=True)
+    return [(float(mj), float(std)) for mj, std in pairs]
 
 
 def _widest(run: Run) -> Any:
@@ -164,4 +179,5 @@ def _trial_point(run: Run, trial: Trial, costs: Mapping[str, float]) -> TrialPoi
         epochs=trial.steps,
         finished_s=trial.finished_s,
         changes=text + (f"; {trial.error}" if trial.error else ""),
+        energy_mj=costs.get("energy_mj"),
     )

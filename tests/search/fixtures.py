@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwnas.latency_tables.device import Device, Precision, Profile
+from hwnas.latency_tables.device import Device, PowerMeter, Precision, Profile
 from hwnas.latency_tables.plan import precision_pairs, sample_networks, set_precision, uniform_precision
 from hwnas.latency_tables.runtimes import make_runtime
+from hwnas.latency_tables.table import LatencyTable
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, verification
+from hwnas.search.conclusion import conclude, measure_finals
 from hwnas.search.config import SearchConfig, parse_config
 from hwnas.search.datasets import Dataset, load_dataset
+from hwnas.search.finals import Final
+from hwnas.search.observer import Observer
+from hwnas.search.report import write_report
 from hwnas.search.run import run_search
-from hwnas.search.run_folder import RunResult
-from hwnas.spaces import Space, load_space
+from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.summary import report_data
+from hwnas.spaces import Candidate, Space, load_space
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Rows
@@ -127,6 +135,45 @@ def small_search(**sections: dict[str, Any]) -> SearchConfig:
     for name, values in sections.items():
         data[name] = data.get(name, {}) | values
     return parse_config(data)
+
+
+PER_NETWORK_MJ = 0.05
+
+
+def planted_mj(operator: Operator) -> float:
+    """The energy that an operator takes on `metered_device`: 1 µJ, and 1 nJ for a MAC in integers or four in floats."""
+    return 0.001 + operator.macs * (1e-6 if operator.integer else 4e-6)
+
+
+@cache
+def metered_device() -> Device:
+    """`synthetic_device` with a power meter: networks take `PER_NETWORK_MJ` and `planted_mj`, read to one per cent."""
+    device = synthetic_device()
+    noise = np.exp(0.01 * np.random.default_rng(7).normal(size=len(device.table.networks)))
+    networks = []
+    for n, factor in zip(device.table.networks, noise, strict=True):
+        mj = PER_NETWORK_MJ + sum(map(planted_mj, device.table.operators_of(n)))
+        networks.append(replace(n, energy_mj=mj * float(factor), energy_spread=0.01))
+    device = replace(device, table=LatencyTable(device.table.operators, tuple(networks)))
+    meter = PowerMeter(name="made up", what="a meter made up for tests", windows=3, window_s=1.0, idle_watts=4.0)
+    return replace(device, profile=device.profile.model_copy(update={"power_meter": meter}))
+
+
+def conclude_again(finished: Path, folder: Path, device: Device, **sections: dict[str, Any]) -> tuple[Run, RunResult]:
+    """The last step of a finished run done once more in ``folder``, for another device and search."""
+    shutil.copytree(finished, folder)
+    (folder / "result.json").unlink()
+    device.save(folder / "device")
+    known = RESULTS[finished]
+    run = replace(Run.open(folder), config=small_search(device={"name": device.name}, **sections))
+    finals = [
+        Final(Candidate(values), network.validation_accuracy, folder / "finals" / f"{network.digest}.safetensors")
+        for network, values in zip(known.networks, known.candidates, strict=True)
+    ]
+    assert measure_finals(run, finals) is None
+    found = conclude(run, finals, Observer())
+    write_report(folder / "report.html", report_data(run, found))
+    return run, found
 
 
 @contextmanager

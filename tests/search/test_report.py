@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.search.report import CHARTS, compare, outcome, points, ratio, render, write_report
+from hwnas.search.headline import compare, outcome, points, ratio
+from hwnas.search.report import CHARTS, render, write_report
 from hwnas.search.report_data import (
     CheckPoint,
     LayerRow,

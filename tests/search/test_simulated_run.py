@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwnas.latency_tables import load_device
-from hwnas.search.conclusion import conclude, measure_finals
-from hwnas.search.finals import Final
 from hwnas.search.focus import can_focus
 from hwnas.search.observer import Observer
-from hwnas.search.report import write_report
 from hwnas.search.run import ensure_device
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.summary import layer_rows, report_data
 from hwnas.spaces.candidate import Candidate
 
-from .fixtures import RESULTS, small_search
+from .fixtures import conclude_again, small_search
 
 NAME = "simulated-bit-fusion"
 OBJECTIVE = {"metric": "energy_mj", "target_ratio": 0.5, "constraint_ratios": {"latency_ms": 0.9}}
@@ -54,19 +49,7 @@ def test_the_device_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
 def result(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunResult]:
     """A finished run whose last step is done again, now for a simulated device."""
     folder = tmp_path_factory.mktemp("simulated") / "run"
-    shutil.copytree(finished, folder)
-    (folder / "result.json").unlink()
-    load_device(NAME).save(folder / "device")
-    run, known = Run.open(folder), RESULTS[finished]
-    run = dataclasses.replace(run, config=small_search(device={"name": NAME}, objective=OBJECTIVE))
-    finals = [
-        Final(Candidate(values), network.validation_accuracy, folder / "finals" / f"{network.digest}.safetensors")
-        for network, values in zip(known.networks, known.candidates, strict=True)
-    ]
-    assert measure_finals(run, finals) is None
-    found = conclude(run, finals, Observer())
-    write_report(folder / "report.html", report_data(run, found))
-    return run, found
+    return conclude_again(finished, folder, load_device(NAME), objective=OBJECTIVE)
 
 
 def test_predictions_are_exact_and_nothing_is_measured(result: tuple[Run, RunResult]) -> None:
@@ -77,6 +60,8 @@ def test_predictions_are_exact_and_nothing_is_measured(result: tuple[Run, RunRes
         operators = run.space.workload(Candidate(values)).operators
         assert network.latency_predicted_ms == pytest.approx(sum(map(accelerator.latency_ms, operators)))
         assert network.latency_predicted_std_ms == 0.0
+        assert network.energy_predicted_mj == pytest.approx(sum(map(accelerator.energy_mj, operators)))
+        assert network.energy_predicted_std_mj == 0.0
         assert np.isnan(network.latency_measured_ms)
     assert found.drift == 1.0
     written = json.loads((run.folder / "result.json").read_text())
@@ -92,8 +77,8 @@ def test_the_exported_file_agrees(result: tuple[Run, RunResult]) -> None:
 def test_the_report_compares_predictions(result: tuple[Run, RunResult]) -> None:
     run, found = result
     page = (run.folder / "report.html").read_text()
-    assert "the reference by prediction" in page
-    assert "latency, predicted: " in page
+    assert "less energy than the reference by prediction" in page
+    assert "energy, predicted: " in page
     assert "16 × 32 fusion units" in page
     assert "nothing: latency and energy are computed from the operators" in page
     assert "No held-out networks were measured." in page
