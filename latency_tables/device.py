@@ -15,6 +15,7 @@ from hwnas.latency_tables.runtimes import Runtime, make_runtime
 from hwnas.latency_tables.simulated import ACCELERATORS, Accelerator
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.latency_tables.transferred import TransferredModel
 from hwnas.spaces.errors import InvalidFileError, UnavailableError, UnknownNameError
 from hwnas.spaces.files import read_yaml, write_yaml
 
@@ -90,32 +91,6 @@ class PowerMeter(_Model):
             v = self.verified
             text += f"; held out: MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f} ({v.networks} networks)"
         return text
-
-
-class TransferredModel(_Model):
-    """Latency as a combination of what other devices' tables teach, found with few measurements of this one.
-
-    Attributes:
-        known: Names of those devices.
-        weights: Of each one's latency.
-        constant_ms: What every network costs beside that.
-        networks: How many of this device's own were measured.
-        relative_std: Relative error of the networks measured, each predicted from the others.
-        left_out_ms: Those predictions, in the order of the table.
-        per_network_ms, coefficients: The combination: milliseconds of a network, and per unit of each term of
-            `hwnas.predictors.features`.
-        kinds: First terms of the kinds of operators that all the known devices measured.
-    """
-
-    known: tuple[str, ...]
-    weights: tuple[float, ...]
-    constant_ms: float
-    networks: int
-    relative_std: float
-    left_out_ms: tuple[float, ...]
-    per_network_ms: float
-    coefficients: tuple[tuple[tuple[str, ...], float], ...]
-    kinds: tuple[tuple[str, ...], ...]
 
 
 class Profile(_Model):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.latency_tables.device import TransferredModel
+from hwnas.latency_tables.transferred import TransferredModel
 from hwnas.predictors.additive import AdditiveModel
 from hwnas.predictors.features import Term, latency_terms
 from hwnas.predictors.transfer import Transferred

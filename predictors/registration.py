@@ -19,9 +19,10 @@ from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.timing import measure
 from hwnas.predictors.learnt import latency_model
 from hwnas.predictors.metrics import PredictionError, prediction_error
+from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import UnavailableError
-from hwnas.spaces.space import Space
+from hwnas.spaces.space import Rows, Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,13 @@ class Check:
 def covers(device: Device, space: Space) -> bool:
     """Whether the device knows what networks of this very space cost: they were measured, or it is simulated."""
     return device.accelerator is not None or any(n.space == space.key for n in device.table.networks)
+
+
+def measured_rows(space: Space, device: Device) -> Rows:
+    """The networks of a space that were measured on a device. Shape (n, decisions)."""
+    own = [n for n in device.table.networks if n.space == space.key]
+    rows = [space.encode(Candidate.from_json(n.candidate)) for n in own]
+    return np.array(rows, dtype=np.int16).reshape(-1, len(space.decisions))
 
 
 def register(

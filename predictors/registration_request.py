@@ -12,7 +12,7 @@ import torch
 from hwnas.latency_tables.device import Device, device_folder, list_devices, load_device
 from hwnas.latency_tables.profiler import Plan, Progress
 from hwnas.latency_tables.runtimes import make_runtime
-from hwnas.predictors.few_networks import known_devices, register_from_known
+from hwnas.predictors.few_networks import MORE, known_devices, register_from_known
 from hwnas.predictors.registration import covers, register
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidOptionError
@@ -28,8 +28,8 @@ class RegistrationRequest:
         spec: Of the space whose networks to measure, see `Space`.
         runtime, settings: For `make_runtime`.
         plan: How much to measure.
-        few: Networks to measure where the rest comes from known devices; None to measure everything.
-        known: Names of the devices to take it from; all by default.
+        few: Networks to measure, in all, where the rest comes from known devices; None to measure everything.
+        known: Names of the devices to take it from; by default all, or those that it was taken from before.
         seed: Of the networks drawn.
     """
 
@@ -50,7 +50,7 @@ class RegistrationRequest:
     def known_here(self) -> list[Device]:
         """The devices registered here that the registration builds on.
 
-        These are the device itself, where it is known for other spaces, or those to take the rest from.
+        These are the device itself, where it is known, and those to take the rest from.
 
         Raises:
             InvalidOptionError: There is nothing to register.
@@ -58,6 +58,14 @@ class RegistrationRequest:
         """
         device_folder(self.name)
         own = load_device(self.name) if self.name in list_devices() else None
+        before = own.profile.transferred if own is not None and covers(own, self.space) else None
+        if self.few is not None and own is not None and before is not None:
+            if self.few <= before.networks:
+                raise InvalidOptionError(
+                    f"{self.name} has measured {before.networks} networks already; ask for more in all, such as "
+                    f"--networks {before.networks + MORE}"
+                )
+            return [own, *known_devices(self.space, self.known or before.known)]
         if own is not None and covers(own, self.space):
             raise InvalidOptionError(
                 f"{self.name} is registered for this space already; see 'hwnas device show {self.name}', or choose "
@@ -71,8 +79,8 @@ class RegistrationRequest:
 
     def title(self, known: Sequence[Device]) -> str:
         """What is done, in words."""
-        others = f" from {', '.join(d.name for d in known)}" if self.few is not None else ""
-        return f"Registering {self.name}{others}"
+        others = ", ".join(d.name for d in known if d.name != self.name)
+        return f"Registering {self.name}{f' from {others}' if self.few is not None else ''}"
 
 
 def run_registration(
@@ -96,13 +104,20 @@ def run_registration(
     """
     torch.set_num_threads(1)
     runtime = make_runtime(request.runtime, request.settings)
-    common: dict[str, Any] = {"plan": request.plan, "seed": request.seed, "folder": folder, "progress": progress}
-    if request.few is not None:
-        return register_from_known(request.name, request.space, known, runtime=runtime, networks=request.few, **common)
-    own = known[0] if known else None
+    own = next((d for d in known if d.name == request.name), None)
     if own is not None and not own.runs_on(runtime):
         raise InvalidOptionError(
             f"{request.name} was registered with {own.profile.runtime} and {own.profile.runtime_settings}; other "
             "settings are another device: choose another name"
         )
-    return register(request.name, request.space, runtime=own.make_runtime() if own else runtime, known=own, **common)
+    common: dict[str, Any] = {
+        "runtime": own.make_runtime() if own else runtime,
+        "plan": request.plan,
+        "seed": request.seed,
+        "folder": folder,
+        "progress": progress,
+    }
+    if request.few is None:
+        return register(request.name, request.space, known=own, **common)
+    others = [d for d in known if d is not own]
+    return register_from_known(request.name, request.space, others, networks=request.few, own=own, **common)

@@ -103,12 +103,19 @@ class Transfer:
         log_prior = -0.5 * (((noises - middle) / spread) ** 2 + (scales / LOG_SCALE_STD) ** 2)
         self._grid_log_prior = log_prior.ravel()
 
-    def fit(self, indexes: Sequence[int] | Indexes, measured_ms: Sequence[float] | Floats) -> Transferred:
+    def fit(
+        self,
+        indexes: Sequence[int] | Indexes,
+        measured_ms: Sequence[float] | Floats,
+        planned: Sequence[int] | Indexes = (),
+    ) -> Transferred:
         """Predicts all networks from some that the new device measured.
 
         Args:
             indexes: Rows of the known tables, shape (k,).
             measured_ms: What was measured of them, shape (k,).
+            planned: Rows to be measured, too: the standard deviation is the one to be expected then, without what
+                measuring them would tell of noise and of which model is right.
 
         Raises:
             UnavailableError: Fewer than three measurements, or some that are not positive.
@@ -132,11 +139,15 @@ class Transfer:
         top = np.argsort(-posterior, axis=None)[:MODELS]
         cross = self._basis @ basis.T
         own = (self._basis**2).sum(axis=1)
+        later = np.asarray(planned, dtype=np.int64)
         for model, centre in zip(*np.unravel_index(top, posterior.shape), strict=True):
             to_measured = self._scales[model] * cross
-            of_function = self._scales[model] * own - ((to_measured @ found.inverse[model, centre]) * to_measured).sum(
-                1
-            )
+            explained = to_measured @ found.inverse[model, centre]
+            of_function = self._scales[model] * own - (explained * to_measured).sum(axis=1)
+            if len(later):
+                between = self._scales[model] * (self._basis @ self._basis[later].T) - explained @ to_measured[later].T
+                inside = between[later] + np.diag(self._noises[model] * self._size[later])
+                of_function -= (np.linalg.solve(inside, between.T).T * between).sum(axis=1)
             of_noise = NOISE_INFLATION * self._noises[model] * self._size
             here = level[centre] * (self._centres[:, centre] + to_measured @ found.weights[model, centre])
             spread = level[centre] ** 2 * (of_function.clip(0) + of_noise) + (here - mean) ** 2

@@ -44,11 +44,20 @@ def cluster_options(command: Any) -> Any:
 @click.option(
     "--networks",
     type=click.IntRange(3, 10_000),
-    help="Networks to learn from at least, for slow runtimes; with --from-known, all that is measured, 10 by default.",
+    help="Networks to learn from at least, for slow runtimes; with --from-known, all that are measured: 10 by default.",
 )
 @click.option("--held-out", type=click.IntRange(2, 2000), default=40, show_default=True, help="Networks to check on.")
-@click.option("--from-known", is_flag=True, help="Measure a few networks, and take the rest from registered devices.")
-@click.option("--known", "known_names", multiple=True, help="With --from-known: a device to use; all by default.")
+@click.option(
+    "--from-known",
+    is_flag=True,
+    help="Measure a few networks, and take the rest from registered devices; again, with more networks, to go on.",
+)
+@click.option(
+    "--known",
+    "known_names",
+    multiple=True,
+    help="With --from-known: a device to use; by default all, and to go on those used before.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the networks drawn.")
 @cluster_options
 def register(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from hwnas.latency_tables.device import Device, TransferredModel
+from hwnas.latency_tables.device import Device
+from hwnas.latency_tables.transferred import ErrorBars, Outlook, TransferredModel
+from hwnas.search.report_data import milliseconds
 
 
 def devices_table(devices: Sequence[Device]) -> Table:
@@ -28,6 +33,7 @@ def devices_table(devices: Sequence[Device]) -> Table:
 def show_device(found: Device, console: Console) -> None:
     """Prints what a device is, how it was measured, to what error it was verified, and what it does with precisions."""
     profile = found.profile
+    outlook = profile.transferred.outlook if profile.transferred else None
     facts = Table(title=f"{profile.name}{' (simulated)' if profile.simulated else ''}", show_header=False)
     for key, value in profile.facts.items():
         facts.add_row(key, value)
@@ -48,9 +54,16 @@ def show_device(found: Device, console: Console) -> None:
         )
     if profile.transferred:
         facts.add_row("transferred", _transferred(profile.transferred))
+        if outlook:
+            facts.add_row("error bars", f"{_bars(outlook.now)} of the networks of the space")
+            facts.add_row(f"with {len(outlook.wanted)} more", f"{_bars(outlook.then)}, as expected")
+            facts.add_row("would tell most", _wanted(outlook))
     if profile.power_meter:
         facts.add_row("energy", profile.power_meter.in_words)
     console.print(facts)
+    if profile.transferred and outlook:
+        command = further_command(found, profile.transferred.networks + len(outlook.wanted), outlook.seed)
+        console.print(f"to measure these, too:\n  {command}", highlight=False, markup=False, soft_wrap=True)
     if not profile.precisions:
         return
     bits = Table(title="Precisions", caption="latency of the space's reference network against float32")
@@ -65,3 +78,31 @@ def show_device(found: Device, console: Console) -> None:
 def _transferred(model: TransferredModel) -> str:
     parts = [f"{weight:+.3f} × {name}" for name, weight in zip(model.known, model.weights, strict=True)]
     return f"{' '.join(parts)} {model.constant_ms:+.3f} ms, from {model.networks} networks"
+
+
+def _bars(bars: ErrorBars) -> str:
+    return f"± {bars.median:.1%} or less for half, ± {bars.p90:.1%} or less for 90 %"
+
+
+def _wanted(outlook: Outlook) -> str:
+    return ", ".join(f"{w.digest} ({milliseconds(w.latency_ms, w.latency_ms_std)})" for w in outlook.wanted)
+
+
+def further_command(found: Device, networks: int, seed: int) -> str:
+    """What brings a device that was registered from few to more networks, in the space and with the settings it has."""
+    spec = json.loads(found.table.networks[0].space)
+    settings = found.profile.runtime_settings
+    options: dict[str, Any] = {
+        "--input-shape": ",".join(map(str, spec["input_shape"])),
+        "--classes": spec["num_classes"],
+        "--joint": ",".join(spec["joint"]),
+        "--from-known": None,
+        "--networks": networks,
+    }
+    usual = {"space": "mbconv", "runtime": "onnxruntime", "provider": "cpu", "threads": 1, "batch": 1, "seed": 0}
+    chosen = {"space": spec["name"], "runtime": found.profile.runtime, "seed": seed} | settings
+    chosen["provider"] = str(settings.get("provider", "cpu")).removesuffix("ExecutionProvider").lower()
+    options |= {f"--{name}": chosen[name] for name, value in usual.items() if chosen.get(name, value) != value}
+    options |= {"--compiled": None} if settings.get("compiled") else {}
+    words = [word for name, value in options.items() for word in ([name] if value is None else [name, str(value)])]
+    return shlex.join(["hwnas", "device", "register", found.name, *words])

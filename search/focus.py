@@ -16,10 +16,10 @@ from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import extend
 from hwnas.predictors.cost import CostModel
+from hwnas.predictors.registration import measured_rows
 from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run
 from hwnas.search.warm_start import promising
-from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import mutate
@@ -43,13 +43,6 @@ def neighbours(space: Space, parents: Rows, tried: Rows, rng: np.random.Generato
 def can_focus(run: Run, device: Device) -> bool:
     """Whether networks of interest to the search are to be measured, here."""
     return run.config.device.focus_networks > 0 and same_machine(device.profile.facts)
-
-
-def measured_rows(space: Space, device: Device) -> Rows:
-    """The networks of a space that were measured on a device. Shape (n, decisions)."""
-    own = [n for n in device.table.networks if n.space == space.key]
-    rows = [space.encode(Candidate.from_json(n.candidate)) for n in own]
-    return np.array(rows, dtype=np.int16).reshape(-1, len(space.decisions))
 
 
 def focus_before(run: Run, device: Device, observer: Observer) -> Device:

@@ -13,6 +13,7 @@ import pytest
 
 from hwnas.latency_tables.device import Device, device_folder, list_devices, load_device
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.latency_tables.transferred import TransferredModel
 from hwnas.predictors import few_networks
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.few_networks import known_devices, register_from_known
@@ -74,9 +75,10 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Rows]:
     def extend(
         table: LatencyTable, space: Space, runtime: object, rows: Rows, *_: object, **__: object
     ) -> LatencyTable:
-        assert not table.networks
         seen.append(rows)
-        return synthetic_table(space, {"fit": rows}, new_ms)
+        found = synthetic_table(space, {"fit": np.concatenate(seen)}, new_ms)
+        assert found.networks[: -len(rows)] == table.networks
+        return found
 
     monkeypatch.setattr(few_networks, "extend", extend)
     return seen
@@ -161,3 +163,61 @@ def test_too_few_networks_are_refused_before_anything_is_measured(measured: list
         register(networks=3)
     assert not measured
     assert "new" not in list_devices()
+
+
+@pytest.mark.usefixtures("measured")
+def test_it_says_how_certain_it_is_and_what_it_would_measure_next() -> None:
+    device = register()
+    outlook = transferred(device).outlook
+    assert outlook is not None
+    assert 0 < outlook.now.median < outlook.now.p90
+    assert outlook.then.median < outlook.now.median
+    assert outlook.then.p90 < outlook.now.p90
+    assert len({w.digest for w in outlook.wanted}) == 10
+    assert not {w.digest for w in outlook.wanted} & {n.digest for n in device.table.networks}
+    assert load_device("new").profile == device.profile
+
+
+def test_going_on_measures_what_it_asked_for_and_keeps_the_rest(measured: list[Rows]) -> None:
+    first = register()
+    second = register(networks=20, own=load_device("new"))
+    assert [len(rows) for rows in measured] == [10, 10]
+    before, after = transferred(first), transferred(second)
+    assert before.outlook is not None
+    assert after.outlook is not None
+    assert second.table.networks[:10] == first.table.networks
+    assert [n.digest for n in second.table.networks[10:]] == [w.digest for w in before.outlook.wanted]
+    assert (after.networks, len(after.left_out_ms)) == (20, 20)
+    assert after.outlook.now.median < before.outlook.now.median
+    assert after.outlook.now.p90 < before.outlook.now.p90
+    assert second.profile.registration_seconds >= first.profile.registration_seconds
+    assert load_device("new").profile == second.profile
+    at_once = register_at_once(measured, 20)
+    assert {n.digest for n in at_once.table.networks} == {n.digest for n in second.table.networks}
+
+
+def register_at_once(measured: list[Rows], networks: int) -> Device:
+    measured.clear()
+    return register(networks=networks)
+
+
+def test_networks_of_another_draw_are_kept_too(measured: list[Rows]) -> None:
+    first = register(networks=6)
+    second = register(networks=9, own=first, seed=5)
+    assert [len(rows) for rows in measured] == [6, 3]
+    assert second.table.networks[:6] == first.table.networks
+    assert len({n.digest for n in second.table.networks}) == 9
+
+
+def test_another_machine_cannot_go_on(measured: list[Rows]) -> None:
+    first = register()
+    facts = first.profile.facts | {"processor": "another"}
+    other = replace(first, profile=first.profile.model_copy(update={"facts": facts}))
+    with pytest.raises(UnavailableError, match=r"new was measured on another machine \(another\): go on there"):
+        register(networks=20, own=other)
+    assert len(measured) == 1
+
+
+def transferred(device: Device) -> TransferredModel:
+    assert device.profile.transferred is not None
+    return device.profile.transferred

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from hwnas.predictors.smoothing import KnownTables
-from hwnas.predictors.transfer import Transfer
+from hwnas.predictors.transfer import Transfer, Transferred
 from hwnas.spaces.errors import UnavailableError
 
 from .planted_devices import planted_devices
@@ -139,3 +139,27 @@ def test_useless_tables_and_measurements_are_refused() -> None:
     for indexes, measured in (([0, 1], [1.0, 1.0]), ([0, 1, 2], [1.0, 1.0, -1.0]), ([0, 1, 2], [1.0, 1.0])):
         with pytest.raises(UnavailableError, match="at least 3 networks, each with a positive latency"):
             transfer_to(0).fit(indexes, measured)
+
+
+def test_planned_networks_narrow_the_error_bars_and_informative_ones_most() -> None:
+    planted = planted_devices(400, 7, seed=4)
+    table = planted.measured(0.003, seed=5)
+    transfer, new = Transfer(table[:, :6], planted.features), table[:, 6]
+    chosen = transfer.next_networks(4)
+    planned = transfer.next_networks(10, measured=chosen)
+    rest = np.setdiff1d(np.arange(len(new)), chosen)
+    drawn_anyhow = np.random.default_rng(6).choice(rest, 10, replace=False)
+    none, some, ten, anyhow = (
+        transfer.fit(chosen, new[chosen], rows) for rows in ((), planned[:5], planned, drawn_anyhow)
+    )
+    assert (ten.latency_ms == none.latency_ms).all()
+    assert (ten.latency_ms_std < some.latency_ms_std).all()
+    assert (some.latency_ms_std < none.latency_ms_std).all()
+
+    def typical(found: Transferred) -> float:
+        return float(np.median(found.latency_ms_std / found.latency_ms))
+
+    assert typical(ten) < 0.97 * typical(none)
+    assert typical(ten) < typical(anyhow)
+    both = np.concatenate([chosen, planned])
+    assert typical(transfer.fit(both, new[both])) < typical(ten)  # measuring also tells how noisy the device is

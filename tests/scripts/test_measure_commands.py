@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hwnas.latency_tables.device import Device
+from hwnas.latency_tables.table import LatencyTable
+from hwnas.latency_tables.transferred import ErrorBars, Outlook, TransferredModel, Wanted
 from hwnas.predictors import registration_request
 from hwnas.predictors.metrics import PredictionError
+from hwnas.scripts.device_tables import further_command
 from hwnas.search import device_node
 from tests.search.fixtures import JOINT, NAME, digits_space, synthetic_device
 
@@ -70,6 +76,90 @@ def test_a_transfer_takes_ten_networks_unless_told_otherwise(calls: list[tuple[A
         assert f"Registering new from {NAME}" in answer.out
         _, _, known, asked = calls.pop()
         assert ([d.name for d in known], asked["networks"]) == ([NAME], networks)
+
+
+def few_shot_device(**settings: Any) -> Device:
+    """A device "few" of which ten networks were measured, in a space and with settings that are not the usual ones."""
+    device = synthetic_device()
+    table = LatencyTable(device.table.operators, device.table.networks[:10])
+    bars = ErrorBars(median=0.042, p90=0.097), ErrorBars(median=0.031, p90=0.08)
+    model = TransferredModel(
+        known=(NAME,), weights=(1.0,), constant_ms=0.0, networks=10, relative_std=0.05, left_out_ms=(0.1,) * 10,
+        per_network_ms=0.01, coefficients=(), kinds=(),
+        outlook=Outlook(
+            now=bars[0], then=bars[1], seed=3,
+            wanted=(Wanted(digest="0a1b2c", latency_ms=0.123, latency_ms_std=0.004),) * 5,
+        ),
+    )  # fmt: skip
+    update = {"name": "few", "transferred": model, "runtime_settings": device.profile.runtime_settings | settings}
+    return Device(device.profile.model_copy(update=update), table)
+
+
+def test_a_transferred_device_says_how_to_go_on(calls: list[tuple[Any, ...]], hwnas: Hwnas, devices: Path) -> None:
+    few_shot_device(threads=2).save(devices / "few")
+    device = synthetic_device()
+    Device(device.profile.model_copy(update={"name": "since"}), device.table).save(devices / "since")
+    shown = hwnas("device", "show", "few")
+    assert shown.code == 0, shown.err
+    assert "± 4.2% or less for half, ± 9.7% or less for 90 % of the networks of the space" in shown.out
+    assert "± 3.1% or less for half, ± 8.0% or less for 90 %, as expected" in shown.out
+    assert "with 5 more" in shown.out
+    assert "0a1b2c (0.123 ± 0.004 ms)" in " ".join(shown.out.split())
+    (command,) = [line for line in shown.out.splitlines() if line.startswith("  hwnas device register few ")]
+    assert command.endswith("--from-known --networks 15 --threads 2 --seed 3")
+    answer = hwnas(*shlex.split(command)[1:])
+    assert answer.code == 0, answer.err
+    assert f"Registering few from {NAME}" in answer.out
+    ((name, space, known, asked),) = calls
+    assert (name, space, [d.name for d in known]) == ("few", digits_space().key, [NAME])
+    assert (asked["networks"], asked["own"].name, asked["seed"]) == (15, "few", 3)
+    assert asked["runtime"].settings()["threads"] == 2
+
+
+def test_the_command_has_the_settings_that_are_not_the_usual_ones() -> None:
+    command = further_command(few_shot_device(provider="CUDAExecutionProvider", batch=8), 20, 0)
+    assert command == (
+        "hwnas device register few --input-shape 1,8,8 --classes 10 --joint bits,rank --from-known --networks 20 "
+        "--provider cuda --batch 8"
+    )
+    torch = few_shot_device(provider="cpu", compiled=True)
+    torch = Device(torch.profile.model_copy(update={"runtime": "torch"}), torch.table)
+    assert further_command(torch, 20, 0).endswith("--networks 20 --runtime torch --compiled")
+
+
+def test_a_device_from_before_error_bars_were_stored_is_shown_without(hwnas: Hwnas, devices: Path) -> None:
+    device = few_shot_device()
+    assert device.profile.transferred is not None
+    plain = device.profile.transferred.model_copy(update={"outlook": None})
+    Device(device.profile.model_copy(update={"transferred": plain}), device.table).save(devices / "few")
+    shown = hwnas("device", "show", "few")
+    assert shown.code == 0, shown.err
+    assert "from 10 networks" in shown.out
+    assert "error bars" not in shown.out
+    assert "hwnas device register" not in shown.out
+
+
+def test_going_on_needs_more_networks_and_the_same_settings(
+    calls: list[tuple[Any, ...]], hwnas: Hwnas, devices: Path
+) -> None:
+    few_shot_device().save(devices / "few")
+    ask = ("device", "register", "few", *SPACE, "--from-known")
+    for more in ((), ("--networks", "10")):
+        said = hwnas(*ask, *more).complaint
+        assert said == "few has measured 10 networks already; ask for more in all, such as --networks 20"
+    assert "other settings are another device" in hwnas(*ask, "--networks", "20", "--threads", "2").complaint
+    assert "is registered for this space already" in hwnas(*ask[:-1]).complaint
+    elsewhere = ("device", "register", "few", "--input-shape", "3,8,8", "--from-known", "--networks", "20")
+    assert "is registered already; choose another name" in hwnas(*elsewhere).complaint
+    assert calls == []
+
+
+def test_on_a_cluster_the_device_is_sent_along(calls: list[tuple[Any, ...]], hwnas: Hwnas, devices: Path) -> None:
+    few_shot_device().save(devices / "few")
+    answer = hwnas("device", "register", "few", *SPACE, "--from-known", "--networks", "12", "--on-cluster")
+    assert answer.code == 0, answer.err
+    ((request, known, _),) = calls
+    assert (request.few, [d.name for d in known]) == (12, ["few", NAME])
 
 
 @pytest.mark.usefixtures("devices")
