@@ -11,7 +11,7 @@ import click
 
 @click.group()
 def bench() -> None:
-    """Measure what hwnas claims; every benchmark prints JSON."""
+    """Measure what hwnas claims; every benchmark prints JSON, and a table on stderr."""
 
 
 def emit(figures: dict[str, Any]) -> None:
@@ -26,8 +26,11 @@ def emit(figures: dict[str, Any]) -> None:
 def scoring(device_name: str, batch: int, repeats: int) -> None:
     """Candidates scored per second on one core, from the slot tables."""
     from hwnas.scripts.bench_scoring import scoring_figures
+    from hwnas.scripts.figures_table import print_figures
 
-    emit(scoring_figures(device_name, batch, repeats))
+    figures = scoring_figures(device_name, batch, repeats)
+    emit(figures)
+    print_figures(figures, "spaces")
 
 
 @bench.command()
@@ -76,8 +79,14 @@ def transfer(
 ) -> None:
     """Predict new devices from a few measurements and others' tables, beside simpler ways on the same data."""
     from hwnas.scripts.bench_transfer import transfer_figures
+    from hwnas.scripts.figures_table import print_figures
 
-    emit(transfer_figures(tables, networks=networks, draws=draws, devices=devices, strict=strict, seed=seed))
+    figures = transfer_figures(tables, networks=networks, draws=draws, devices=devices, strict=strict, seed=seed)
+    emit(figures)
+    for file, one in figures["files"].items():
+        print_figures({**one["devices"], "mean": one["mean"]}, f"{file}, each device taken as new")
+    if len(figures["files"]) > 1:
+        print_figures({"mean": figures["mean"]}, "all devices")
 
 
 @bench.command()

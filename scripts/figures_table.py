@@ -20,4 +20,6 @@ def print_figures(ways: Mapping[str, Mapping[str, float]], title: str = "") -> N
 
 
 def _text(figure: float) -> str:
+    if isinstance(figure, bool):
+        return "yes" if figure else "no"
     return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.4g}"

@@ -33,6 +33,11 @@ def chain_table(path: Path, networks: int = 400) -> Path:
     return write(path, {"arch": architectures, "accuracy": np.ones(networks), **latencies})
 
 
+def words(line: str) -> list[str]:
+    """Of a line of a table."""
+    return line.replace("│", " ").split()
+
+
 def cells(operators: Sequence[Sequence[str]]) -> list[str]:
     return [f"|{a}~0|+|{b}~0|{c}~1|" for a, b, c in operators]
 
@@ -49,8 +54,22 @@ def test_each_device_is_taken_as_new_beside_simpler_ways(hwnas: Hwnas, tmp_path:
         assert row["own_table"] > 0.9
         assert 0.8 < row["coverage_drawn"] <= 1.0
         assert row["ridge_drawn"] <= 1.0
+    for way, row in {**rows, "mean": figures["mean"]}.items():
+        (line,) = [words(line) for line in answer.err.splitlines() if words(line)[:1] == [way]]
+        assert line[1:] == [f"{value:.4g}" for value in row.values()]
+    assert "hwnas drawn" in answer.err
     mean = np.mean([row["hwnas_drawn"] for row in rows.values()])
     assert figures["mean"]["hwnas_drawn"] == pytest.approx(mean, abs=1e-4)
+
+
+def test_several_files_have_a_mean_of_all_beside_their_own(hwnas: Hwnas, tmp_path: Path) -> None:
+    tables = [chain_table(tmp_path / f"{name}.parquet", n) for name, n in (("one", 400), ("two", 300))]
+    answer = hwnas("bench", "transfer", "--table", tables[0], "--table", tables[1], "--draws", "1")
+    figures = json.loads(answer.out)
+    shown = [words(line)[1] for line in answer.err.splitlines() if words(line)[:1] == ["mean"]]
+    means = [*(one["mean"] for one in figures["files"].values()), figures["mean"]]
+    assert shown == [f"{next(iter(mean.values())):.4g}" for mean in means]
+    assert "one.parquet, each device taken as new" in answer.err
 
 
 def test_only_the_devices_asked_for_and_only_what_is_known(hwnas: Hwnas, tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ class TestBenchmarks:
     @pytest.mark.usefixtures("devices")
     def test_scoring(self, hwnas: Hwnas) -> None:
         answer = hwnas("bench", "scoring", "--device", NAME, "--batch", "2000", "--repeats", "2")
-        (figures,) = json.loads(answer.out).values()
+        ((space, figures),) = json.loads(answer.out).items()
+        (line,) = [line.replace("│", " ").split() for line in answer.err.splitlines() if space in line]
+        assert line[-1] == "yes"
+        assert f"{figures['candidates_per_second_median']:,}" in line
         assert figures["candidates_per_second_median"] > 0
         assert figures["largest_relative_difference_to_operator_sum"] < 1e-9
         assert figures["macs_equal"] is True
