@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,12 +10,13 @@ from statistics import median
 import numpy as np
 import torch
 
-from hwnas.latency_tables.chunks import measure_chunk
+from hwnas.latency_tables.chunks import Chunk, measure_chunk
+from hwnas.latency_tables.journal import Asked, Journal
 from hwnas.latency_tables.plan import anchors, precision_pairs, sample_networks, uniform_precision
 from hwnas.latency_tables.records import Profiled, Records, anchors_usual_ms
 from hwnas.latency_tables.runtimes import Executable, OperatorTime, Runtime
 from hwnas.latency_tables.steadiness import Steadiness
-from hwnas.latency_tables.table import LEAST_TIMED_MS, LatencyTable
+from hwnas.latency_tables.table import LEAST_TIMED_MS, LatencyTable, Role
 from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.network import Network
@@ -64,6 +64,7 @@ def profile_space(
     *,
     known: LatencyTable | None = None,
     steadiness: Steadiness | None = None,
+    journal: Journal | None = None,
     progress: Progress | None = None,
 ) -> Profiled:
     """Measures networks of ``space`` until the plan's time is up, and adds them to what is ``known``.
@@ -72,13 +73,15 @@ def profile_space(
     a chunk that comes out a little slow or fast does not shift them all. Checks that turn out to have been measured at
     another speed than most networks are measured again.
 
+    What the journal holds of earlier sessions is not measured again, wherever the same space, random numbers and plan
+    ask for the same networks in the same order; the plan's seconds may be others.
+
     Raises:
         NoisyMeasurementError: The machine is too busy for a figure to repeat.
     """
     plan = plan or Plan()
     report = progress or (lambda *_: None)
-    start = time.perf_counter()
-    bench = _Bench(space, runtime, plan, known or LatencyTable(), steadiness or Steadiness())
+    bench = _Bench(space, runtime, plan, known or LatencyTable(), steadiness or Steadiness(), journal or Journal())
     report("measuring precisions", 0.0)
     uniform = np.array([uniform_precision(space, w, a) for w, a in precision_pairs(space)])
     timings, executables = bench.measure(uniform)
@@ -92,12 +95,14 @@ def profile_space(
     networks = sample_networks(space, rng, plan.max_networks - measured, speeds)
     share = math.ceil(plan.checks / max(1, math.ceil((plan.min_networks - measured) / CHUNK)))
     for first in range(0, len(networks), CHUNK):
-        elapsed = time.perf_counter() - start
+        rows = networks[first : first + CHUNK]
+        # What was measured before counts, however little time there is now.
+        elapsed = 0.0 if bench.knows(rows, checks[:share]) else bench.journal.spent_s
         enough = measured if elapsed > OVERTIME * plan.seconds else measured - sum(records.off_speed())
         if elapsed > plan.seconds and enough >= plan.min_networks:
             break
-        report(f"measuring networks ({measured} done)", min(1.0, elapsed / max(plan.seconds, 1e-9)))
-        rows = networks[first : first + CHUNK]
+        before = f", {min(measured, bench.journal.earlier)} of them before" if bench.journal.earlier else ""
+        report(f"measuring networks ({measured} done{before})", min(1.0, elapsed / max(plan.seconds, 1e-9)))
         try:
             timings, executables = bench.measure(rows, checks[:share])
             checks = checks[share:]
@@ -141,7 +146,7 @@ def extend(
     """
     if not len(rows):
         return table
-    bench = _Bench(space, runtime, plan or Plan(), table, steadiness or Steadiness())
+    bench = _Bench(space, runtime, plan or Plan(), table, steadiness or Steadiness(), Journal())
     for first in range(0, len(rows), CHUNK):
         bench.measure(rows[first : first + CHUNK])
     return bench.records.table()
@@ -169,30 +174,68 @@ def settle(network: Network) -> None:
 
 
 class _Bench:
-    """Measures chunk after chunk of a space, each together with the anchors."""
+    """Measures chunk after chunk of a space, each together with the anchors, as far as the journal does not know it."""
 
-    def __init__(self, space: Space, runtime: Runtime, plan: Plan, known: LatencyTable, steadiness: Steadiness) -> None:
+    def __init__(
+        self,
+        space: Space,
+        runtime: Runtime,
+        plan: Plan,
+        known: LatencyTable,
+        steadiness: Steadiness,
+        journal: Journal,
+    ) -> None:
         self.space = space
         self.runtime = runtime
         self.plan = plan
         self.steadiness = steadiness
+        self.journal = journal
         self.records = Records(space, known)
         self.anchors = [prepare(space, row, runtime) for row in anchors(space)]
 
+    def knows(self, rows: Rows, checks: Rows) -> bool:
+        """Whether the journal goes on with these networks."""
+        return self.journal.knows(self._asked(rows, checks))
+
     def measure(self, rows: Rows, checks: Rows | None = None) -> tuple[Sequence[Timing], list[Executable]]:
-        """Times networks to learn from, and to check on, interleaved: rows (n, decisions), one after the other."""
+        """Times networks to learn from, and to check on, interleaved: rows (n, decisions), one after the other.
+
+        There are no executables of what the journal knows.
+        """
         held_out = rows[:0] if checks is None else checks
-        everything = np.concatenate([rows, held_out])
-        executables = [prepare(self.space, row, self.runtime) for row in everything]
-        chunk = measure_chunk(
-            [e.run for e in self.anchors],
-            [e.run for e in executables],
-            self.plan.protocol,
-            names=[f"network {self.space.decode(row).digest}" for row in (*anchors(self.space), *everything)],
-            steadiness=self.steadiness,
-        )
-        self.records.add(everything, ["check" if i >= len(rows) else "fit" for i in range(len(everything))], chunk)
+        everything, asked = np.concatenate([rows, held_out]), self._asked(rows, held_out)
+        executables: list[Executable] = []
+        chunk = self.journal.replay(asked)
+        if chunk is None:
+            executables = [prepare(self.space, row, self.runtime) for row in everything]
+            chunk = self._measure(asked, executables)
+        else:
+            self.steadiness.recall(chunk.probe_ms)
+        self.records.add(everything, asked.roles, chunk)
         return chunk.timings, executables
+
+    def _measure(self, asked: Asked, executables: Sequence[Executable]) -> Chunk:
+        try:
+            chunk = measure_chunk(
+                [e.run for e in self.anchors],
+                [e.run for e in executables],
+                self.plan.protocol,
+                names=[f"network {digest}" for digest in (*asked.anchors, *asked.networks)],
+                steadiness=self.steadiness,
+            )
+        except NoisyMeasurementError:
+            self.journal.add(asked, None)
+            raise
+        self.journal.add(asked, chunk)
+        return chunk
+
+    def _asked(self, rows: Rows, checks: Rows) -> Asked:
+        of_anchors, learnt, held_out = (
+            tuple(self.space.decode(row).digest for row in own) for own in (anchors(self.space), rows, checks)
+        )
+        networks = learnt + held_out
+        roles: list[Role] = ["fit" if i < len(learnt) else "check" for i in range(len(networks))]
+        return Asked(anchors=of_anchors, networks=networks, roles=tuple(roles))
 
     def repeat_checks(self, rows: Rows) -> None:
         """Measures held-out networks (n, decisions) again; what was found before is kept where that fails."""
@@ -206,9 +249,13 @@ class _Bench:
 
     def profile(
         self, rows: Rows, timings: Sequence[Timing], executables: Sequence[Executable]
-    ) -> list[Mapping[str, OperatorTime]]:
+    ) -> Sequence[Mapping[str, OperatorTime]]:
         """Times the operators of the networks measured last, one by one, and returns what the profiler said."""
-        said = [e.operator_times(self.plan.profiled_runs) for e in executables]
+        said = self.journal.replay_operators()
+        if said is None:
+            ready = executables or [prepare(self.space, row, self.runtime) for row in rows]
+            said = [e.operator_times(self.plan.profiled_runs) for e in ready]
+            self.journal.add_operators(said)
         for row, timing, times in zip(rows, timings, said, strict=True):
             self.records.add_operators(row, timing, times)
         return said

@@ -99,6 +99,10 @@ class Steadiness:
         """Takes a speed that the machine keeps for its usual one from now on."""
         self._settled_ms = speed_ms
 
+    def recall(self, usual_ms: float) -> None:
+        """Takes into account how fast the machine was in another session, if it was faster than is known."""
+        self._known_ms = min(usual_ms, self._known_ms or np.inf)
+
     def steady(self, probe_ms: float) -> bool:
         """Whether the machine was undisturbed when a probe took so long."""
         return probe_ms <= TOLERANCE * self.usual_ms

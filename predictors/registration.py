@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.latency_tables.device import Device, Profile, Verification, device_folder
+from hwnas.latency_tables.journal import Journal
 from hwnas.latency_tables.machine import machine_facts, same_machine
 from hwnas.latency_tables.profiler import Plan, Progress, prepare, profile_space
 from hwnas.latency_tables.runtimes import Runtime, make_runtime
@@ -23,6 +24,9 @@ from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.space import Rows, Space
+
+UNFINISHED = "unfinished"
+"""The folder, in that of a device, of what was measured for registrations that did not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ def register(
 ) -> Device:
     """Measures this machine as a device for ``space``, and saves it.
 
+    What is measured is kept in the folder from the start: where this is cut off, the same call goes on from there.
+
     Args:
         name: Of the device.
         space: Whose networks to measure.
@@ -76,8 +82,8 @@ def register(
         progress: Called with what is being done.
 
     Raises:
-        NoisyMeasurementError: The machine is too busy; nothing is saved.
-        UnavailableError: ``known`` was measured on another machine.
+        NoisyMeasurementError: The machine is too busy; no device is saved.
+        UnavailableError: ``known`` was measured on another machine, or something else is unfinished; see `Journal`.
     """
     folder = folder or device_folder(name)
     if known is not None and not same_machine(known.profile.facts):
@@ -85,12 +91,14 @@ def register(
             f"device {name!r} was measured on another machine ({known.profile.facts.get('processor', 'unknown')}) and "
             f"not for this space; run 'hwnas device register {name}' with this space there"
         )
-    start = time.perf_counter()
     plan = plan or Plan()
     runtime = runtime or (known.make_runtime() if known else make_runtime("onnxruntime"))
-    if progress:
-        progress("checking integer kernels", 0.0)
+    report = progress or (lambda *_: None)
+    report("checking integer kernels", 0.0)
     runtime.check_integer_kernels()
+    journal = _journal(folder, space, runtime, plan, seed)
+    if journal.found:
+        report(journal.found, 0.0)
     steadiness = steadiness or (known.steadiness() if known else Steadiness())
     found = profile_space(
         space,
@@ -99,6 +107,7 @@ def register(
         plan,
         known=known.table if known else None,
         steadiness=steadiness,
+        journal=journal,
         progress=progress,
     )
     profile = profile_here(name, runtime, plan, found.probe_ms).model_copy(
@@ -113,10 +122,21 @@ def register(
     checked = check(device, space)
     assert checked is not None
     verified = verification(checked.error)
-    seconds = round(time.perf_counter() - start, 1)
+    seconds = round(journal.spent_s, 1)
     device = replace(device, profile=profile.model_copy(update={"verified": verified, "registration_seconds": seconds}))
     device.save(folder)
+    journal.remove()
     return device
+
+
+def _journal(folder: Path, space: Space, runtime: Runtime, plan: Plan, seed: int) -> Journal:
+    """Of the registration for a space; how long it takes may change from session to session."""
+    protocol = asdict(plan.protocol)
+    amounts = {name: value for name, value in asdict(plan).items() if name not in ("seconds", "protocol")}
+    conditions = machine_facts() | runtime.facts() | runtime.settings() | protocol | amounts | {"seed": seed}
+    return Journal(
+        folder / UNFINISHED / sha256(space.key.encode()).hexdigest()[:16], {"space": space.key, **conditions}
+    )
 
 
 def profile_here(name: str, runtime: Runtime, plan: Plan, probe_ms: float) -> Profile:
