@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -65,6 +65,7 @@ def register(
     steadiness: Steadiness | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Device:
     """Measures this machine as a device for ``space``, and saves it.
 
@@ -80,6 +81,7 @@ def register(
         steadiness: What is known of this machine's speed; that of ``known`` by default.
         folder: For its files; `device_folder` by default.
         progress: Called with what is being done.
+        note: Called with what is taken up of earlier sessions; ``progress`` by default.
 
     Raises:
         NoisyMeasurementError: The machine is too busy; no device is saved.
@@ -98,7 +100,7 @@ def register(
     runtime.check_integer_kernels()
     journal = _journal(folder, space, runtime, plan, seed)
     if journal.found:
-        report(journal.found, 0.0)
+        (note or (lambda text: report(text, 0.0)))(journal.found)
     steadiness = steadiness or (known.steadiness() if known else Steadiness())
     found = profile_space(
         space,

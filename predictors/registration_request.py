@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def run_registration(
     *,
     folder: Path | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Device:
     """Measures this machine as a request says, and saves the device.
 
@@ -97,6 +98,7 @@ def run_registration(
         known: The devices to build on, see `RegistrationRequest.known_here`.
         folder: For the device's files; `device_folder` by default.
         progress: Called with what is being done.
+        note: See `register`.
 
     Raises:
         HwnasError: As `register` and `register_from_known`.
@@ -118,6 +120,6 @@ def run_registration(
         "progress": progress,
     }
     if request.few is None:
-        return register(request.name, request.space, known=own, **common)
+        return register(request.name, request.space, known=own, note=note, **common)
     others = [d for d in known if d is not own]
     return register_from_known(request.name, request.space, others, networks=request.few, own=own, **common)

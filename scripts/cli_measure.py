@@ -81,11 +81,14 @@ def register(
     address: str | None,
 ) -> None:
     """Measure this machine, or a node of a Ray cluster, as the device NAME."""
+    from hwnas.latency_tables.device import device_folder
     from hwnas.latency_tables.profiler import Plan
+    from hwnas.predictors.registration import UNFINISHED
     from hwnas.predictors.registration_request import RegistrationRequest, run_registration
     from hwnas.scripts.device_tables import show_device
     from hwnas.scripts.progress import TerminalObserver
     from hwnas.search.device_node import register_on_node
+    from hwnas.spaces.errors import NoisyMeasurementError
 
     if known_names and not from_known:
         raise click.UsageError("--known needs --from-known")
@@ -111,7 +114,12 @@ def register(
         if address:
             done = register_on_node(request, known, address, observer)
         else:
-            done = run_registration(request, known, progress=observer.progress)
+            try:
+                done = run_registration(request, known, progress=observer.progress, note=observer.note)
+            except (KeyboardInterrupt, NoisyMeasurementError):
+                if not from_known and (device_folder(name) / UNFINISHED).exists():
+                    observer.note("What was measured is kept: the same command goes on from there.")
+                raise
     show_device(done, Console())
 
 

@@ -87,7 +87,15 @@ def ensure_device(run: Run, observer: Observer) -> None:
         )
     if known is None or not covers(known, run.space):
         plan = Plan(seconds=run.config.device.register_seconds)
-        known = register(name, run.space, plan=plan, known=known, steadiness=run.steadiness, progress=observer.progress)
+        known = register(
+            name,
+            run.space,
+            plan=plan,
+            known=known,
+            steadiness=run.steadiness,
+            progress=observer.progress,
+            note=observer.note,
+        )
         if known.profile.off_speed:
             observer.note(known.profile.off_speed_in_words)
     observer.note(f"{known.name}: {known.profile.facts.get('processor', '')}, {known.profile.facts.get('runtime', '')}")

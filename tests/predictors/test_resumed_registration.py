@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -140,7 +141,8 @@ def test_what_was_measured_is_not_measured_again_and_the_device_is_the_same(
     assert list_devices() == []
     with pytest.raises(UnknownNameError):
         load_device(NAME)
-    device = machine.register()
+    notes: list[str] = []
+    device = machine.register(note=notes.append)
     other, undisturbed = whole
     assert machine.chunks == other.chunks
     assert [len(chunk) for chunk in machine.chunks] == [12, 5, 5, 3, 2, 2]
@@ -151,9 +153,11 @@ def test_what_was_measured_is_not_measured_again_and_the_device_is_the_same(
         "networks.parquet", "profile.yaml", "table.parquet",
     ]  # fmt: skip
     measured = [0, 12, 17, 22, 25, 27][chunks]
-    (folder,) = {text.rpartition(" ")[2] for text in machine.said if "going on" in text} or {""}
-    assert Path(folder).parent == (devices / NAME / UNFINISHED if chunks else Path())
-    assert any(f"going on with {measured} networks measured before (" in text for text in machine.said) == (chunks > 0)
+    said = rf"going on with {measured} networks measured before \(\d+ s\); to begin anew, remove (.*)"
+    assert len(notes) == (chunks > 0)
+    for note in notes:
+        assert (found := re.fullmatch(said, note))
+        assert Path(found[1]).parent == devices / NAME / UNFINISHED
 
 
 def test_it_may_be_cut_off_again_and_again(machine: Machine, whole: tuple[Machine, Device]) -> None:

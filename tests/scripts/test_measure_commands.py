@@ -13,8 +13,10 @@ from hwnas.latency_tables.table import LatencyTable
 from hwnas.latency_tables.transferred import ErrorBars, Outlook, TransferredModel, Wanted
 from hwnas.predictors import registration_request
 from hwnas.predictors.metrics import PredictionError
+from hwnas.predictors.registration import UNFINISHED
 from hwnas.scripts.device_tables import further_command
 from hwnas.search import device_node
+from hwnas.spaces.errors import NoisyMeasurementError
 from tests.search.fixtures import JOINT, NAME, digits_space, synthetic_device
 
 from .command import Hwnas
@@ -34,6 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     def register(name: str, space: Any, *others: Any, **options: Any) -> Any:
         options["progress"]("measuring", 0.5)
+        options.get("note", str)("going on with 12 networks")
         seen.append((name, space.key, *others, options))
         return synthetic_device()
 
@@ -60,6 +63,7 @@ def test_all_options_reach_the_measurement(calls: list[tuple[Any, ...]], hwnas: 
     answer = hwnas("device", "register", "new", *SPACE, *options, "--held-out", "5", "--seed", "6")
     assert answer.code == 0, answer.err
     assert "Registering new" in answer.out
+    assert "going on with 12 networks" in answer.out
     ((name, space, asked),) = calls
     assert (name, space, asked["known"], asked["folder"], asked["seed"]) == ("new", digits_space().key, None, None, 6)
     plan, runtime = asked["plan"], asked["runtime"]
@@ -207,3 +211,20 @@ def test_verifying_on_a_cluster(monkeypatch: pytest.MonkeyPatch, hwnas: Hwnas) -
 def test_an_address_is_that_of_a_cluster(hwnas: Hwnas) -> None:
     for command in ("register", "verify"):
         assert "--address needs --on-cluster" in hwnas("device", command, "new", "--address", "auto").err
+
+
+@pytest.mark.parametrize("measured", [True, False])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), NoisyMeasurementError("network 1 does not repeat")])
+def test_how_to_go_on_where_something_was_measured(
+    measured: bool, error: BaseException, devices: Path, monkeypatch: pytest.MonkeyPatch, hwnas: Hwnas
+) -> None:
+    def register(*_: Any, **__: Any) -> Any:
+        if measured:
+            (devices / "new" / UNFINISHED).mkdir(parents=True)
+        raise error
+
+    monkeypatch.setattr(registration_request, "register", register)
+    answer = hwnas("device", "register", "new", *SPACE)
+    assert answer.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    assert ("What was measured is kept: the same command goes on from there." in answer.out) == measured
+    assert "new" not in hwnas("device", "list").out
