@@ -27,6 +27,8 @@ Progress = Callable[[str, float], None]
 
 CHUNK = 48
 """Networks held in memory and interleaved at a time."""
+MEMORY_NETWORKS = 96
+"""Where operators are not timed one by one, so many networks to learn from tell of their memory, a few runs each."""
 OVERTIME = 1.3
 """Up to so many times the planned time is spent to have enough networks of one speed."""
 
@@ -108,6 +110,8 @@ def profile_space(
             checks = checks[share:]
             if measured < plan.profiled_networks and typical_ms >= LEAST_TIMED_MS:
                 bench.profile(rows, timings[: len(rows)], executables[: len(rows)])
+            elif measured < MEMORY_NETWORKS:
+                bench.weigh(rows, executables[: len(rows)])
             measured += len(rows)
         except NoisyMeasurementError:
             # These networks are left out; others will do, or in the end those that there are.
@@ -212,6 +216,7 @@ class _Bench:
         else:
             self.steadiness.recall(chunk.probe_ms)
         self.records.add(everything, asked.roles, chunk)
+        self.weigh(held_out, executables[len(rows) :])
         return chunk.timings, executables
 
     def _measure(self, asked: Asked, executables: Sequence[Executable]) -> Chunk:
@@ -258,4 +263,13 @@ class _Bench:
             self.journal.add_operators(said)
         for row, timing, times in zip(rows, timings, said, strict=True):
             self.records.add_operators(row, timing, times)
+        self.weigh(rows, executables)
         return said
+
+    def weigh(self, rows: Rows, executables: Sequence[Executable]) -> None:
+        """Notes what the networks allocate; those that were profiled know it already.
+
+        Nothing is known of networks that were taken from the journal, which have no executables.
+        """
+        for row, executable in zip(rows, executables, strict=False):
+            self.records.add_memory(row, executable.peak_memory_bytes())

@@ -66,6 +66,7 @@ class Records:
         self.networks: list[Measured] = []
         self.kernels: dict[Operator, tuple[str, ...]] = {}
         self.times: dict[Operator, list[tuple[float, int]]] = defaultdict(list)
+        self.memory: dict[bytes, int | None] = {}
 
     def add(self, rows: Rows, roles: Sequence[Role], chunk: Chunk) -> None:
         """Adds a chunk of the networks of rows (n, decisions), each with its role."""
@@ -82,6 +83,10 @@ class Records:
                 share = own.get(operator.name, 0.0) / total
                 self.times[operator].append((share * timing.p50_ms, len(self.chunks) - 1))
             self.kernels[operator] = times[operator.name].kernels if operator.name in times else ()
+
+    def add_memory(self, row: Rows, peak_memory_bytes: int | None) -> None:
+        """What a network (decisions,) had allocated at its peak, where that is known."""
+        self.memory[row.tobytes()] = peak_memory_bytes
 
     def conclude(self, runtime: Runtime, times: Sequence[Mapping[str, OperatorTime]], min_networks: int) -> Profiled:
         """Everything that was measured; networks `off_speed` are left out where ``min_networks`` remain without them.
@@ -157,6 +162,7 @@ class Records:
             latency_ms_p90=measured.timing.p90_ms / slowness,
             spread=measured.timing.spread,
             runs=measured.timing.runs,
+            peak_memory_bytes=self.memory.get(measured.row.tobytes()),
         )
 
     def _row(self, operator: Operator, index: int, count: int, times: Sequence[float]) -> OperatorRow:

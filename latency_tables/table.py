@@ -57,6 +57,7 @@ NETWORKS_SCHEMA = pa.schema(
         ("runs", pa.int32()),
         ("energy_mj", pa.float64()),
         ("energy_spread", pa.float64()),
+        ("peak_memory_bytes", pa.int64()),
     ]
 )
 
@@ -66,8 +67,9 @@ _MAY_LACK = {
     ("table.parquet", "energy_mj"),
     ("networks.parquet", "energy_mj"),
     ("networks.parquet", "energy_spread"),
+    ("networks.parquet", "peak_memory_bytes"),
 }
-_LATER = {"networks.parquet": ("energy_spread",)}
+_LATER = {"networks.parquet": ("energy_spread", "peak_memory_bytes")}
 """Columns that tables written before them do not have: they read as empty."""
 _WORDS = {"kind": get_args(Kind), "activation": get_args(Activation), "role": get_args(Role)}
 
@@ -110,6 +112,8 @@ class NetworkRow:
         latency_ms_p50, latency_ms_p90, spread, runs: See `hwnas.latency_tables.timing.Timing`.
         energy_mj, energy_spread: Energy per inference above idle, and how far its windows disagree (see
             `hwnas.latency_tables.energy.windows.Energy`); None without a meter.
+        peak_memory_bytes: What the runtime had allocated at its peak beside the loaded model (see
+            `hwnas.latency_tables.runtimes.base.Executable`); None where that is not known.
     """
 
     digest: str
@@ -123,6 +127,7 @@ class NetworkRow:
     runs: int
     energy_mj: float | None = None
     energy_spread: float | None = None
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,13 @@ class Executable(Protocol):
     def operator_times(self, runs: int) -> Mapping[str, OperatorTime]:
         """Per-operator times inside the network, by operator name; operators fused into others are absent."""
 
+    def peak_memory_bytes(self) -> int | None:
+        """Bytes that the runtime has allocated at the peak of inferences, beside what it held before the first.
+
+        Activations, copies of them and of weights, and workspaces, as its allocator counts. None where the runtime does
+        not tell. Costs nothing after `operator_times`.
+        """
+
 
 class Runtime(Protocol):
     """A way to run networks on this machine."""

@@ -111,6 +111,10 @@ class TorchExecutable:
         self.runtime.wait()
         return result
 
+    def peak_memory_bytes(self) -> int | None:
+        """Not told."""
+        return None
+
     def operator_times(self, runs: int) -> Mapping[str, OperatorTime]:
         """From PyTorch's profiler: time on the device where it has one of its own, else of the calling thread.
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 
 from hwnas.latency_tables.plan import uniform_precision
 from hwnas.latency_tables.profiler import prepare, settle
 from hwnas.latency_tables.runtimes import make_runtime
 from hwnas.latency_tables.runtimes.onnx_nodes import node_owners, read_nodes
+from hwnas.latency_tables.runtimes.onnx_session import SessionExecutable, allocated_at_peak
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.errors import UnavailableError, UnknownNameError
 from hwnas.spaces.network import Network
-from hwnas.spaces.onnx_graph import to_onnx
+from hwnas.spaces.onnx_graph import IR_VERSION, OPSET, to_onnx
 from hwnas.spaces.space import Rows
 from hwnas.spaces.variation import sample_coherent
 
@@ -133,6 +135,42 @@ def test_operator_times_cover_the_workload(space: Space) -> None:
         kernels = {runtime.kernel_class(k) for o in operators if o.kind == "conv" for k in times[o.name].kernels}
         assert ("integer" in kernels) == (pair == (8, 8))
         assert 0 < sum(t.ms for t in times.values()) < 1000
+
+
+def test_what_a_network_allocates_is_known_after_its_operators_were_timed(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = uniform_precision(space, 4, 32)
+    alone = prepare(space, row, OnnxRuntime()).peak_memory_bytes()
+    profiled = prepare(space, row, OnnxRuntime())
+    profiled.operator_times(1)
+    monkeypatch.setattr(OnnxExecutable, "_profile", lambda *_: pytest.fail("it was profiled again"))
+    assert profiled.peak_memory_bytes() == alone
+    assert alone is not None
+
+
+def test_a_chain_of_two_nodes_allocates_two_tensors() -> None:
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(kind, [x], [y], f"only/{kind}") for kind, x, y in (("Sin", "x", "a"), ("Cos", "a", "y"))],
+            "two",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1000])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1000])],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    feed = {"x": np.ones((1, 1000), np.float32)}
+    peak = SessionExecutable(OnnxRuntime().sessions, model.SerializeToString(), feed).peak_memory_bytes()
+    assert peak == 2 * 4096, "two tensors of 4000 bytes, in whole units of 256; the input is the caller's"
+
+
+def test_the_peak_is_counted_from_before_the_first_node() -> None:
+    before = {"mem_bytes_in_use": "700", "mem_in_use_delta": "200"}
+    after = {"mem_bytes_in_use": "900", "mem_in_use_delta": "0", "mem_in_use_peak": "1500"}
+    events = [json.dumps({"args": args}) for args in (before, after, {"op_name": "Conv"})]
+    assert allocated_at_peak(events[0], events[1]) == 1000
+    assert allocated_at_peak(events[2], events[2]) is None, "as of older versions"
 
 
 def test_profiling_leaves_no_files_behind(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

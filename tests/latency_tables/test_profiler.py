@@ -91,6 +91,27 @@ def test_operators_are_timed_inside_the_reference_networks(space: Space, registe
     assert {"QLinearConv", "DequantizeLinear"} <= kernels
 
 
+def test_every_network_says_what_it_allocates(space: Space, registered: Registered) -> None:
+    table, _, _ = registered
+    for network in table.networks:
+        operators = space.workload(json.loads(network.candidate)).operators
+        float_output = max(4 * o.out_channels * o.out_size[0] * o.out_size[1] for o in operators if not o.integer)
+        assert network.peak_memory_bytes is not None
+        assert float_output <= network.peak_memory_bytes < 2**20
+
+
+def test_enough_networks_say_what_they_allocate(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler_module, "MEMORY_NETWORKS", 12)
+    monkeypatch.setattr(OnnxExecutable, "peak_memory_bytes", lambda _: 1000)
+    found = profile_space(
+        space, OnnxRuntime(), np.random.default_rng(0), PLAN, steadiness=always_steady()
+    )  # the first twelve are profiled
+    told = [(n.role, n.peak_memory_bytes) for n in found.table.networks]
+    assert told.count(("fit", 1000)) == 12
+    assert told.count(("fit", None)) == 12
+    assert told.count(("check", 1000)) == 4
+
+
 def test_precisions_of_every_pair(space: Space, registered: Registered) -> None:
     _, precisions, _ = registered
     found = {(p.weight_bits, p.act_bits): p for p in precisions}

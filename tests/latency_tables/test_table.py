@@ -15,8 +15,8 @@ from hwnas.latency_tables.table import NETWORKS_SCHEMA, TABLE_SCHEMA, LatencyTab
 from hwnas.spaces import Operator, load_space
 from hwnas.spaces.errors import InvalidFileError
 
-LATER = "energy_spread"
-"""A column of networks that older tables do not have."""
+LATER = ("energy_spread", "peak_memory_bytes")
+"""Columns of networks that older tables do not have."""
 
 
 def made_up_table() -> LatencyTable:
@@ -33,7 +33,7 @@ def made_up_table() -> LatencyTable:
             NetworkRow(
                 candidate.digest, json.dumps(space.spec), candidate.to_json(), role, operators,
                 float(rng.random()) / 3, float(rng.random()), 0.01, 100 + number, None if number % 2 else 0.1 + number,
-                None if number % 2 else 0.03,
+                None if number % 2 else 0.03, None if number % 3 else 2**31 + number,
             )
         )  # fmt: skip
     rows = []
@@ -106,16 +106,17 @@ def test_damaged_files(table: LatencyTable, tmp_path: Path, name: str, damage: s
         LatencyTable.load(tmp_path)
 
 
-def test_a_table_from_before_energy_had_a_spread_is_read(table: LatencyTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacks", [LATER[:1], LATER[1:], LATER])
+def test_a_table_from_before_a_column_is_read(table: LatencyTable, tmp_path: Path, lacks: tuple[str, ...]) -> None:
     table.save(tmp_path)
-    rewrite(tmp_path, "networks", lambda t: t.drop_columns([LATER]))
-    without = tuple(replace(n, energy_spread=None) for n in table.networks)
+    rewrite(tmp_path, "networks", lambda t: t.drop_columns(list(lacks)))
+    without = tuple(replace(n, **dict.fromkeys(lacks)) for n in table.networks)
     assert LatencyTable.load(tmp_path) == replace(table, networks=without)
 
 
 @pytest.mark.parametrize(
     ("name", "column"),
-    [("table", n) for n in TABLE_SCHEMA.names] + [("networks", n) for n in NETWORKS_SCHEMA.names if n != LATER],
+    [("table", n) for n in TABLE_SCHEMA.names] + [("networks", n) for n in NETWORKS_SCHEMA.names if n not in LATER],
 )
 def test_a_missing_column_is_named(table: LatencyTable, tmp_path: Path, name: str, column: str) -> None:
     table.save(tmp_path)
