@@ -62,6 +62,18 @@ class Verification(_Model):
     when: str
 
 
+class PeakMemory(_Model):
+    """Error of the predicted peak memory on whole networks held out.
+
+    Attributes:
+        verified: What the cost model predicts.
+        lifetimes_tau: Kendall tau of what lifetimes of activations say alone.
+    """
+
+    verified: Verification
+    lifetimes_tau: float
+
+
 class PowerMeter(_Model):
     """How a device's energy was measured.
 
@@ -116,6 +128,7 @@ class Profile(_Model):
     precisions: tuple[Precision, ...] = ()
     verified: Verification | None = None
     power_meter: PowerMeter | None = None
+    peak_memory: PeakMemory | None = None
     transferred: TransferredModel | None = None
 
     @property

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.latency_tables.device import Device
-from hwnas.predictors.learnt import energy_model, latency_model
+from hwnas.predictors.learnt import energy_model, latency_model, memory_model
 from hwnas.predictors.lowering import lower_space
-from hwnas.predictors.slot_tables import gather, slot_tables
+from hwnas.predictors.memory import amounts
+from hwnas.predictors.slot_tables import Peaks, gather, slot_tables
 from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.space import Rows, Space
 
@@ -33,6 +34,7 @@ class CostModel:
     Attributes:
         latency: Milliseconds of operators and networks.
         energy: Millijoules of them, or None where no power meter was read or it saw no such operators.
+        memory: What networks allocate at their peak, or None where the runtime did not tell.
         summed: Names of the costs that are sums over operators.
 
     Raises:
@@ -54,20 +56,30 @@ class CostModel:
             except UnavailableError as error:
                 self.energy, self._no_energy = None, f"its meter saw other networks, {error}".partition(";")[0]
         self.summed = (*self._models, *COUNTED)
-        self._tables = slot_tables(space, lowering, costs)
+        self.memory, peaks = memory_model(device), None
+        if self.memory is not None:
+            own = amounts(lowering.operators)
+            peaks = Peaks(self.memory.peaks(own), self.memory.per_held)
+            costs.append(self.memory.sums(own))
+        self._columns = [*range(len(self._models)), *range(len(costs), len(costs) + len(COUNTED))]
+        self._tables = slot_tables(space, lowering, costs, peaks)
 
     def __call__(self, rows: Rows) -> Costs:
         """Costs of rows (n, decisions) in canonical form.
 
         Returns:
             Arrays of shape (n,): ``latency_ms``, ``latency_ms_std``, ``weight_bytes``, ``peak_memory_bytes``, ``macs``,
-            ``params``, and where the device's energy is known ``energy_mj`` and ``energy_mj_std``.
+            ``params``, and where the device's energy is known ``energy_mj`` and ``energy_mj_std``. Peak memory is what
+            the runtime allocates beside the loaded model for one inference, as its allocator told of measured networks;
+            where it did not (`memory` is None), the largest sum of activation bytes alive at once.
         """
         sums, peak = gather(self._tables, np.atleast_2d(rows))
-        costs: Costs = {name: sums[:, i].copy() for i, name in enumerate(self.summed)}
+        costs: Costs = {name: sums[:, i].copy() for name, i in zip(self.summed, self._columns, strict=True)}
         for name, model in self._models.items():
             costs[name] += model.per_network
             costs[f"{name}_std"] = costs[name] * model.relative_std
+        if self.memory is not None:
+            peak = self.memory.constant + sums[:, len(self._models)] + peak.sum(axis=1)
         costs["peak_memory_bytes"] = peak
         return costs
 
@@ -93,7 +105,7 @@ class CostModel:
         """
         import torch
 
-        position = self.summed.index(cost)
+        position = self._columns[self.summed.index(cost)]
         base = self._models[cost].per_network if cost in self._models else 0.0
         total = torch.as_tensor(base, dtype=probabilities[0].dtype)
         for table in self._tables:

@@ -1,7 +1,9 @@
-"""Latency and energy of a device as sums over operators: learnt from its measurements, or computed."""
+"""Latency, energy and peak memory on a device from operators: learnt from its measurements, or computed."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from statistics import median
 
 from hwnas.latency_tables.device import Device
@@ -10,7 +12,11 @@ from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel, Observed
 from hwnas.predictors.combined import restore
 from hwnas.predictors.features import energy_terms
 from hwnas.predictors.forest import MIN_OPERATORS, ForestModel
+from hwnas.predictors.memory import MIN_NETWORKS as MIN_WEIGHED
+from hwnas.predictors.memory import MemoryModel
 from hwnas.predictors.operator_costs import Computed, OperatorCosts
+from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.operator import Operator
 
 
 def latency_model(device: Device) -> OperatorCosts:
@@ -70,3 +76,22 @@ def energy_model(device: Device) -> OperatorCosts | None:
 def networks_with_energy(device: Device, role: Role) -> list[NetworkRow]:
     """The networks of one role whose energy was measured."""
     return [n for n in device.table.with_role(role) if n.energy_mj is not None]
+
+
+def memory_model(device: Device) -> MemoryModel | None:
+    """Bytes at the peak, from the networks to learn from; None where the runtime told of too few what it allocates."""
+    networks = networks_with_memory(device, "fit")
+    if len(networks) < MIN_WEIGHED:
+        return None
+    return MemoryModel.fit(operators_with_held(networks), [n.peak_memory_bytes or 0 for n in networks])
+
+
+def networks_with_memory(device: Device, role: Role) -> list[NetworkRow]:
+    """The networks of one role of which it is known what they allocate."""
+    return [n for n in device.table.with_role(role) if n.peak_memory_bytes is not None]
+
+
+def operators_with_held(networks: Sequence[NetworkRow]) -> list[tuple[Operator, ...]]:
+    """The operators of measured networks with what they hold for later ones, which a table does not keep."""
+    spaces = {key: space_from_spec(json.loads(key)) for key in dict.fromkeys(n.space for n in networks)}
+    return [spaces[n.space].workload(json.loads(n.candidate)).operators for n in networks]

@@ -29,13 +29,15 @@ class SlotLowering:
         identity: Of each combination, in the order of `itertools.product`, shape (combinations,).
         operator: Indexes into `SpaceLowering.operators`, of all identities' operators one after the other.
         owner: The identity that each of them belongs to.
+        held: Bytes that each of them leaves allocated for later ones.
         weight_bytes, macs, params: Sums over an identity's operators, shape (identities,).
-        peak: Largest activation bytes while one of them runs, shape (identities,).
+        peak: Largest activation bytes while one of them runs, by the tensors' lifetimes, shape (identities,).
     """
 
     identity: NDArray[np.int32]
     operator: NDArray[np.int32]
     owner: NDArray[np.int32]
+    held: Floats
     weight_bytes: Floats
     macs: Floats
     params: Floats
@@ -68,14 +70,20 @@ def lower_space(space: Space) -> SpaceLowering:
 def _lower_slot(slot: Slot, options: tuple[tuple[object, ...], ...], index: dict[Operator, int]) -> SlotLowering:
     identity, distinct = _identify(starmap(slot.lower, product(*options)), index)
     owner = np.repeat(np.arange(len(distinct), dtype=np.int32), [len(key) for key in distinct])
-    costs = [(o.weight_bytes, o.macs, o.params, o.live_bytes) for operators in distinct.values() for o in operators]
-    table = np.array(costs, dtype=np.float64).reshape(-1, 4)
+    costs = [
+        (o.weight_bytes, o.macs, o.params, o.live_bytes, o.held_bytes)
+        for operators in distinct.values()
+        for o in operators
+    ]
+    table = np.array(costs, dtype=np.float64).reshape(-1, 5)
     sums = np.zeros((len(distinct), 3))
     np.add.at(sums, owner, table[:, :3])
     peak = np.zeros(len(distinct))
     np.maximum.at(peak, owner, table[:, 3])
     operator = np.array([i for key in distinct for i, _, _ in key], dtype=np.int32)
-    return SlotLowering(np.array(identity, dtype=np.int32), operator, owner, sums[:, 0], sums[:, 1], sums[:, 2], peak)
+    return SlotLowering(
+        np.array(identity, dtype=np.int32), operator, owner, table[:, 4], sums[:, 0], sums[:, 1], sums[:, 2], peak
+    )
 
 
 def _identify(

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.latency_tables.device import Device, Profile, Verification, device_folder
+from hwnas.latency_tables.device import Device, PeakMemory, Profile, Verification, device_folder
 from hwnas.latency_tables.journal import Journal
 from hwnas.latency_tables.machine import machine_facts, same_machine
 from hwnas.latency_tables.profiler import Plan, Progress, prepare, profile_space
 from hwnas.latency_tables.runtimes import Runtime, make_runtime
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.timing import measure
-from hwnas.predictors.learnt import latency_model
+from hwnas.predictors.learnt import latency_model, memory_model, networks_with_memory, operators_with_held
 from hwnas.predictors.metrics import PredictionError, prediction_error
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
@@ -125,7 +125,8 @@ def register(
     assert checked is not None
     verified = verification(checked.error)
     seconds = round(journal.spent_s, 1)
-    device = replace(device, profile=profile.model_copy(update={"verified": verified, "registration_seconds": seconds}))
+    found_out = {"verified": verified, "peak_memory": check_memory(device, space), "registration_seconds": seconds}
+    device = replace(device, profile=profile.model_copy(update=found_out))
     device.save(folder)
     journal.remove()
     return device
@@ -175,6 +176,21 @@ def check(device: Device, space: Space) -> Check | None:
     model = latency_model(device)
     predicted = model.of_networks([device.table.operators_of(n) for n in held_out])
     return Check(predicted, np.array([n.latency_ms_p50 for n in held_out]))
+
+
+def check_memory(device: Device, space: Space) -> PeakMemory | None:
+    """Predicts what the device's held-out networks of a space allocate; None where that was not measured."""
+    held_out = [n for n in networks_with_memory(device, "check") if n.space == space.key]
+    model = memory_model(device)
+    if model is None or len(held_out) < 2:
+        return None
+    networks = operators_with_held(held_out)
+    measured = np.array([n.peak_memory_bytes for n in held_out], dtype=np.float64)
+    lifetimes = np.array([max(o.live_bytes for o in operators) for operators in networks], dtype=np.float64)
+    return PeakMemory(
+        verified=verification(prediction_error(model.of_networks(networks), measured)),
+        lifetimes_tau=round(prediction_error(lifetimes, measured).kendall_tau, 4),
+    )
 
 
 def verification(error: PredictionError) -> Verification:

@@ -33,6 +33,19 @@ LARGEST_JOINED = 2**16 - 1
 
 
 @dataclass(frozen=True, slots=True)
+class Peaks:
+    """Costs of which a network has that of its largest operator.
+
+    Attributes:
+        operators: Of all operators of a space, shape (operators, peaks).
+        per_held: What a byte that an operator holds for later ones adds to each, shape (peaks,).
+    """
+
+    operators: Floats
+    per_held: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
 class SlotTable:
     """Costs of neighbouring slots, most often of one, for every combination of what they read.
 
@@ -41,7 +54,8 @@ class SlotTable:
         when: Where the slots exist.
         identity: Of each combination in the order of `itertools.product`, counted from 1, shape (combinations,).
         sums: Costs of each identity, shape (identities + 1, costs); row 0 is an absent slot's.
-        peak: Largest activation bytes while the slots run, shape (identities + 1,).
+        peak: Largest activation bytes while the slots run, shape (identities + 1,); or, where others are asked for, the
+            largest of each of the `Peaks`, shape (identities + 1, peaks).
     """
 
     columns: tuple[int, ...]
@@ -52,7 +66,9 @@ class SlotTable:
     peak: Floats
 
     @classmethod
-    def of(cls, space: Space, slot: Slot, own: SlotLowering, operator_costs: Sequence[Floats]) -> SlotTable:
+    def of(
+        cls, space: Space, slot: Slot, own: SlotLowering, operator_costs: Sequence[Floats], peaks: Peaks | None = None
+    ) -> SlotTable:
         """The table of one slot; see `slot_tables` for the arguments."""
         columns = tuple(space.column(name) for name in slot.reads)
         conditions = [(space.column(w.decision), w.values) for w in slot.when]
@@ -64,7 +80,7 @@ class SlotTable:
             when=tuple((c, tuple(o in values for o in space.decisions[c].options)) for c, values in conditions),
             identity=_narrow(own.identity + 1),
             sums=np.concatenate([np.zeros((1, sums.shape[1])), sums]),
-            peak=np.concatenate([[0.0], own.peak]),
+            peak=_with_absent(own.peak if peaks is None else _largest(own, peaks)),
         )
 
     def joined(self, other: SlotTable) -> SlotTable | None:
@@ -92,7 +108,9 @@ class SlotTable:
         return np.broadcast_to(own, tuple(sizes.values()))
 
 
-def slot_tables(space: Space, lowering: SpaceLowering, operator_costs: Sequence[Floats]) -> list[SlotTable]:
+def slot_tables(
+    space: Space, lowering: SpaceLowering, operator_costs: Sequence[Floats], peaks: Peaks | None = None
+) -> list[SlotTable]:
     """The tables of a space.
 
     Args:
@@ -100,10 +118,11 @@ def slot_tables(space: Space, lowering: SpaceLowering, operator_costs: Sequence[
         lowering: The space lowered.
         operator_costs: Costs of all its operators, each of shape (operators,); they come first among the sums, then
             weight bytes, MACs and parameters.
+        peaks: To gather in place of the largest activation bytes.
     """
     tables: list[SlotTable] = []
     for slot, own in zip(space.slots, lowering.slots, strict=True):
-        table = SlotTable.of(space, slot, own, operator_costs)
+        table = SlotTable.of(space, slot, own, operator_costs, peaks)
         both = tables[-1].joined(table) if tables else None
         if both is None:
             tables.append(table)
@@ -112,13 +131,25 @@ def slot_tables(space: Space, lowering: SpaceLowering, operator_costs: Sequence[
     return tables
 
 
+def _largest(own: SlotLowering, peaks: Peaks) -> Floats:
+    """The largest of each of the peaks among an identity's operators, shape (identities, peaks)."""
+    values = peaks.operators[own.operator] + own.held[:, None] * np.array(peaks.per_held)
+    largest = np.zeros((len(own.peak), values.shape[1]))
+    np.maximum.at(largest, own.owner, values)
+    return largest
+
+
+def _with_absent(peak: Floats) -> Floats:
+    return np.concatenate([np.zeros_like(peak, shape=(1, *peak.shape[1:])), peak])
+
+
 def _narrow(identity: NDArray[np.signedinteger]) -> Indexes:
     return identity.astype(np.min_scalar_type(int(identity.max())))
 
 
 def gather(tables: Sequence[SlotTable], rows: Rows) -> tuple[Floats, Floats]:
-    """Sums (n, costs) and peaks (n,) of rows (n, decisions) in canonical form."""
-    sums, peak = np.zeros((len(rows), tables[0].sums.shape[1])), np.zeros(len(rows))
+    """Sums (n, costs) and peaks, (n,) or (n, peaks), of rows (n, decisions) in canonical form."""
+    sums, peak = np.zeros((len(rows), tables[0].sums.shape[1])), np.zeros((len(rows), *tables[0].peak.shape[1:]))
     dtype = np.min_scalar_type(max(len(table.identity) for table in tables))
     columns = np.empty((rows.shape[1], min(CHUNK, len(rows))), dtype=dtype)
     for start in range(0, len(rows), CHUNK):
@@ -136,7 +167,7 @@ def _transposed(rows: Rows, out: Indexes) -> Indexes:
 
 
 def _gather(tables: Sequence[SlotTable], columns: Indexes, sums: Floats, peak: Floats) -> None:
-    """Adds to sums (n, costs), and raises peaks (n,), from the transposed rows, shape (decisions, n)."""
+    """Adds to sums (n, costs), and raises the peaks, from the transposed rows, shape (decisions, n)."""
     costs, bytes_ = np.empty_like(sums), np.empty_like(peak)
     index = _Index(columns)
     for when, neighbours in groupby(tables, key=lambda table: table.when):
@@ -145,7 +176,7 @@ def _gather(tables: Sequence[SlotTable], columns: Indexes, sums: Floats, peak: F
             identity = table.identity.take(index.of(table)).astype(np.intp)
             identity &= present
             sums += table.sums.take(identity, axis=0, out=costs, mode="clip")
-            np.maximum(peak, table.peak.take(identity, out=bytes_, mode="clip"), out=peak)
+            np.maximum(peak, table.peak.take(identity, axis=0, out=bytes_, mode="clip"), out=peak)
 
 
 def _present(when: Sequence[Condition], columns: Indexes) -> NDArray[np.intp]:
