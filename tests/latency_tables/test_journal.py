@@ -110,6 +110,14 @@ def test_refusals_count_where_something_was_measured_after_them(folder: Path) ->
     assert own.earlier == 4
 
 
+def test_a_refusal_alone_at_the_end_is_not_final(folder: Path) -> None:
+    measure(folder, ALL, refused=(1,))
+    (folder / "chunk-0002.json").unlink()
+    own = journal(folder)
+    assert own.replay(asked(0)) == chunk(0)
+    assert own.replay(asked(1)) is None
+
+
 def test_where_it_goes_on_with_other_networks_the_rest_is_dropped(folder: Path) -> None:
     measure(folder, ALL)
     own = journal(folder)
@@ -117,6 +125,7 @@ def test_where_it_goes_on_with_other_networks_the_rest_is_dropped(folder: Path) 
     assert own.replay(asked(2)) is None
     assert known(folder) == [0]
     own.add(asked(2), chunk(2))
+    assert len(list(folder.glob("chunk-*"))) == 2
     own.add_operators(SAID)
     assert known(folder) == [0, 2]
 

@@ -90,3 +90,10 @@ def test_the_probe_really_works() -> None:
     assert interpreter_work() == 3000 * 2999 // 2
     steadiness = Steadiness()
     assert 0 < steadiness.probe() < 1000
+
+
+def test_the_fastest_of_other_sessions_is_recalled() -> None:
+    for known, recalled, usual in ((None, 0.2, 0.2), (0.3, 0.2, 0.2), (0.1, 0.2, 0.1)):
+        steadiness = Steadiness(known)
+        steadiness.recall(recalled)
+        assert steadiness.usual_ms == usual

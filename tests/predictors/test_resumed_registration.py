@@ -61,6 +61,7 @@ class Machine:
         self.profiling_breaks: set[int] = set()
         self.clock_s = 0.0
         self.said: list[str] = []
+        self.usual_ms: list[float] = []
         patch.setattr(chunks_module, "measure", self.measure)
         patch.setattr(profiler_module, "prepare", lambda *_: self)
 
@@ -72,6 +73,7 @@ class Machine:
         slow = SLOWNESS[min(len(self.chunks), 5)]
         self.chunks.append(tuple(names[6:]))
         self.clock_s += 10.0
+        self.usual_ms.append(steadiness.usual_ms)
         steadiness.settle(0.1 * slow)
         ms = [slow * (1 + int(name.split()[1][:4], 16) / 2**16) for name in names]
         assert len(items) == len(names)
@@ -165,6 +167,12 @@ def test_it_may_be_cut_off_again_and_again(machine: Machine, whole: tuple[Machin
         machine.begin(chunks)
     assert known_of(machine.register()) == known_of(whole[1])
     assert "measuring networks (18 done, 18 of them before)" in machine.said
+
+
+def test_the_machines_speed_is_remembered(machine: Machine) -> None:
+    machine.begin(4)
+    machine.register()
+    assert machine.usual_ms == [np.inf, *(0.1 * slow for slow in SLOWNESS[:3]), 0.1, 0.1 * SLOWNESS[4]]
 
 
 @pytest.mark.parametrize("at", [3, 14])
