@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,7 +82,8 @@ def time_alone(
         if progress:
             progress(f"timing operators alone ({len(found)} done)", share)
         chunk = operators[first : first + CHUNK]
-        models = [_nothing(), *(operator_to_onnx(o, weights_8bit=runtime.weights_8bit) for o in chunk)]
+        settings: dict[str, Any] = {"weights_8bit": runtime.weights_8bit, "batch": runtime.batch}
+        models = [_nothing(), *(operator_to_onnx(o, **settings) for o in chunk)]
         items = [_executable(runtime, model, rng).run for model in models]
         names = [f"operator {i}" for i in range(-len(fixed) - 1, len(chunk))]
         try:

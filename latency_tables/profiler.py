@@ -26,9 +26,13 @@ Progress = Callable[[str, float], None]
 """Called with what is being done and the share of the whole that is done."""
 
 CHUNK = 48
-"""Networks held in memory and interleaved at a time."""
+"""Networks to learn from that are interleaved at a time, beside a share of the held-out ones, and the anchors."""
 MEMORY_NETWORKS = 96
 """Where operators are not timed one by one, so many networks to learn from tell of their memory, a few runs each."""
+LEAST_RUNS, PROFILED_MS = 5, 150.0
+"""Inferences of a network whose operators are timed, at least, and the time for them."""
+LEAST_CHECKS = 2
+"""Held-out networks without which a registration fails."""
 OVERTIME = 1.3
 """Up to so many times the planned time is spent to have enough networks of one speed."""
 
@@ -44,7 +48,7 @@ class Plan:
         checks: Uniformly drawn networks that predictors never learn from.
         profiled_networks: So many networks have their operators timed one by one too, with the runtime's profiler, if
             these take long enough (see `LEAST_TIMED_MS`); the reference in every precision is always among them.
-        profiled_runs: Inferences of each of them.
+        profiled_runs: Inferences of each of them; fewer of slow ones.
         max_networks: Networks to learn from at most.
         protocol: How to time.
     """
@@ -114,14 +118,15 @@ def profile_space(
                 bench.weigh(rows, executables[: len(rows)])
             measured += len(rows)
         except NoisyMeasurementError:
-            # These networks are left out; others will do, or in the end those that there are.
+            # These networks are left out; others will do, or in the end those that there are. The checks wait.
+            checks = np.roll(checks, -share, axis=0)
             if elapsed > 2 * plan.seconds:
                 if measured < plan.min_networks / 2:
                     raise
                 break
     if len(checks):
         report("measuring held-out networks", 1.0)
-        bench.measure(checks[:0], checks)
+        bench.measure_last_checks(checks)
     if len(again := records.checks_off_speed()):
         report("measuring held-out networks again", 1.0)
         bench.repeat_checks(again)
@@ -242,6 +247,14 @@ class _Bench:
         roles: list[Role] = ["fit" if i < len(learnt) else "check" for i in range(len(networks))]
         return Asked(anchors=of_anchors, networks=networks, roles=tuple(roles))
 
+    def measure_last_checks(self, rows: Rows) -> None:
+        """Measures held-out networks (n, decisions); where they do not repeat, others that were measured will do."""
+        try:
+            self.measure(rows[:0], rows)
+        except NoisyMeasurementError:
+            if sum(n.role == "check" for n in self.records.networks) < LEAST_CHECKS:
+                raise
+
     def repeat_checks(self, rows: Rows) -> None:
         """Measures held-out networks (n, decisions) again; what was found before is kept where that fails."""
         before = self.records.networks
@@ -259,12 +272,16 @@ class _Bench:
         said = self.journal.replay_operators()
         if said is None:
             ready = executables or [prepare(self.space, row, self.runtime) for row in rows]
-            said = [e.operator_times(self.plan.profiled_runs) for e in ready]
+            said = [e.operator_times(self._runs(t)) for e, t in zip(ready, timings, strict=True)]
             self.journal.add_operators(said)
         for row, timing, times in zip(rows, timings, said, strict=True):
             self.records.add_operators(row, timing, times)
         self.weigh(rows, executables)
         return said
+
+    def _runs(self, timing: Timing) -> int:
+        """Slow networks need fewer: their operators take many of the microseconds that profilers count in."""
+        return max(LEAST_RUNS, min(self.plan.profiled_runs, round(PROFILED_MS / timing.p50_ms)))
 
     def weigh(self, rows: Rows, executables: Sequence[Executable]) -> None:
         """Notes what the networks allocate; those that were profiled know it already.

@@ -85,7 +85,8 @@ def register(
 
     Raises:
         NoisyMeasurementError: The machine is too busy; no device is saved.
-        UnavailableError: ``known`` was measured on another machine, or something else is unfinished; see `Journal`.
+        UnavailableError: ``known`` was measured on another machine or with another protocol, or something else is
+            unfinished; see `Journal`.
     """
     folder = folder or device_folder(name)
     if known is not None and not same_machine(known.profile.facts):
@@ -94,6 +95,11 @@ def register(
             f"not for this space; run 'hwnas device register {name}' with this space there"
         )
     plan = plan or Plan()
+    if known is not None and known.profile.protocol not in ({}, asdict(plan.protocol)):
+        raise UnavailableError(
+            f"device {name!r} was measured with another protocol ({known.profile.protocol}), and figures of both must "
+            "not be mixed; register this space under another name, or remove the device's folder and register it anew"
+        )
     runtime = runtime or (known.make_runtime() if known else make_runtime("onnxruntime"))
     report = progress or (lambda *_: None)
     report("checking integer kernels", 0.0)

@@ -82,7 +82,6 @@ def register(
 ) -> None:
     """Measure this machine, or a node of a Ray cluster, as the device NAME."""
     from hwnas.latency_tables.device import device_folder
-    from hwnas.latency_tables.profiler import Plan
     from hwnas.predictors.registration import UNFINISHED
     from hwnas.predictors.registration_request import RegistrationRequest, run_registration
     from hwnas.scripts.device_tables import show_device
@@ -102,7 +101,7 @@ def register(
         spec=chosen_space(space_name, input_shape, classes, joint).spec,
         runtime=runtime_name,
         settings=settings | ({"compiled": True} if compiled else {}),
-        plan=Plan(seconds=seconds, checks=held_out, min_networks=networks or Plan().min_networks),
+        plan=_plan(seconds, held_out, networks),
         few=(networks or FEW_NETWORKS) if from_known else None,
         known=known_names,
         seed=seed,
@@ -163,3 +162,11 @@ def _address(on_cluster: bool, address: str | None) -> str | None:
     if address and not on_cluster:
         raise click.UsageError("--address needs --on-cluster")
     return (address or "auto") if on_cluster else None
+
+
+def _plan(seconds: float, held_out: int, networks: int | None) -> Any:
+    from hwnas.latency_tables.profiler import Plan
+
+    usual = Plan()
+    least = networks or usual.min_networks
+    return Plan(seconds=seconds, checks=held_out, min_networks=least, max_networks=max(least, usual.max_networks))

@@ -17,7 +17,7 @@ from hwnas.search.observer import Observer
 from hwnas.search.report_data import NetworkRow
 from hwnas.search.run_folder import Run, RunResult
 
-FINAL_PROTOCOL = Protocol(rounds=48, burst_s=0.005, max_spread=0.08)
+FINAL_PROTOCOL = Protocol(rounds=32, burst_s=0.006, max_spread=0.08)
 
 
 def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:

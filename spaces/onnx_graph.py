@@ -70,15 +70,15 @@ def to_onnx(
 
 
 @torch.no_grad()
-def operator_to_onnx(operator: Operator, *, weights_8bit: Bytes8 = "int8") -> onnx.ModelProto:
+def operator_to_onnx(operator: Operator, *, weights_8bit: Bytes8 = "int8", batch: int = 1) -> onnx.ModelProto:
     """One operator alone, with random weights, as a model that reads and writes what it does inside a network.
 
     Tensors of at most 8 bits are uint8. The inputs are called ``input0`` and, of an addition or a gate, ``input1``.
     """
     o = operator
-    shapes = [(1, o.in_channels, *o.in_size)]
+    shapes = [(batch, o.in_channels, *o.in_size)]
     if o.kind in ("add", "scale"):
-        shapes.append(shapes[0] if o.kind == "add" else (1, o.in_channels, 1, 1))
+        shapes.append(shapes[0] if o.kind == "add" else (batch, o.in_channels, 1, 1))
     names = tuple(f"{NETWORK_INPUT}{i}" for i in range(len(shapes)))
     unit = UNITS[o.kind](o)
     unit.train()(*(torch.rand(shape) for shape in shapes))

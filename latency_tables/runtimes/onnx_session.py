@@ -125,7 +125,7 @@ class SessionExecutable:
         return self._peak
 
     def _profile(self, runs: int) -> tuple[list[tuple[str, str, str]], bytes]:
-        """What `NODE_RAN` finds in the profile of a session of its own, and the optimised model."""
+        """The `runs_of_nodes` in the profile of a session of its own, and the optimised model."""
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
             optimised = Path(folder, "optimised.onnx")
             session = self.settings.open(
@@ -136,12 +136,27 @@ class SessionExecutable:
             )
             for _ in range(runs):
                 session.run(None, self.feed)
-            events = NODE_RAN.findall(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            events = runs_of_nodes(Path(session.end_profiling()).read_text(encoding="utf-8"))
             model = optimised.read_bytes()
         self._profiled = True
         if self.settings.provider == HOST and events:
             self._peak = allocated_at_peak(events[0][0], events[-1][0])
         return events, model
+
+
+def runs_of_nodes(profile: str) -> list[tuple[str, str, str]]:
+    """The event as JSON, whole microseconds, and node of each run of a node, in order.
+
+    A profile that is not written as one event a line, as those of all versions tried are, is read as JSON.
+    """
+    if found := NODE_RAN.findall(profile):
+        return found
+    runs = []
+    for event in json.loads(profile):
+        node, _, part = event.get("name", "").rpartition("_kernel_")
+        if event.get("cat") == "Node" and part == "time":
+            runs.append((json.dumps(event), str(round(event["dur"])), node))
+    return runs
 
 
 def allocated_at_peak(first: str, last: str) -> int | None:

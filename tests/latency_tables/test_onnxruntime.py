@@ -13,9 +13,14 @@ from onnx import TensorProto, helper
 
 from hwnas.latency_tables.plan import uniform_precision
 from hwnas.latency_tables.profiler import prepare, settle
-from hwnas.latency_tables.runtimes import make_runtime
+from hwnas.latency_tables.runtimes import make_runtime, onnx_session
 from hwnas.latency_tables.runtimes.onnx_nodes import node_owners, read_nodes
-from hwnas.latency_tables.runtimes.onnx_session import SessionExecutable, allocated_at_peak
+from hwnas.latency_tables.runtimes.onnx_session import (
+    NODE_RAN,
+    SessionExecutable,
+    allocated_at_peak,
+    runs_of_nodes,
+)
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.errors import UnavailableError, UnknownNameError
@@ -119,6 +124,37 @@ def test_added_nodes_belong_to_their_readers_or_else_to_their_writers() -> None:
         "r3": "second", "second/conv": "second", "r4": "third", "r5": "third",
         "renamed": "third", "r6": "second",
     }  # fmt: skip
+
+
+LINE = (
+    '{{"cat" : "{cat}","pid" :1,"tid" :1,"dur" :{us},"ts" :3,"ph" : "X","name" :"{name}","args" : '
+    '{{"op_name" : "Conv","provider" : "CPUExecutionProvider"}}}},'
+)
+
+
+def test_the_runs_of_nodes_are_found_however_a_profile_is_written() -> None:
+    wanted = [(7, "stem/conv"), (9, "head/conv"), (5, "stem/conv")]
+    lines = [LINE.format(cat="Node", us=us, name=f"{node}_kernel_time") for us, node in wanted]
+    others = [
+        LINE.format(cat="Session", us=100, name="model_run"),
+        LINE.format(cat="Node", us=1, name="stem/conv_fence_before"),
+    ]
+    text = "[\n" + "\n".join([others[0], lines[0], others[1], *lines[1:]]).rstrip(",") + "\n]\n"
+    assert NODE_RAN.search(text)
+    indented = json.dumps(json.loads(text), indent=2)
+    assert not NODE_RAN.search(indented)
+    for written in (text, text.replace("\n", "\r\n"), indented):
+        found = runs_of_nodes(written)
+        assert [(int(us), node) for _, us, node in found] == wanted
+        assert all(json.loads(event)["args"]["op_name"] == "Conv" for event, _, _ in found)
+
+
+def test_the_warm_up_and_the_slower_half_of_runs_do_not_count(monkeypatch: pytest.MonkeyPatch, space: Space) -> None:
+    executable = prepare(space, uniform_precision(space, 32, 32), OnnxRuntime())
+    us = [1000] * onnx_session.WARMUP_RUNS + [40, 10, 30, 20, 50]
+    lines = "\n".join(LINE.format(cat="Node", us=n, name="stem/conv_kernel_time") for n in us)
+    monkeypatch.setattr(onnx_session, "runs_of_nodes", lambda _: NODE_RAN.findall(lines))
+    assert executable.operator_times(5)["stem"].ms == pytest.approx(0.02), "the mean of 10, 20 and 30 µs"
 
 
 def test_operator_times_cover_the_workload(space: Space) -> None:

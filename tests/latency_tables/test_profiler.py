@@ -188,7 +188,9 @@ SLOW = [1.0, 1.0, 1.9, 1.0, 1.4, 1.0]
 class Planted:
     """Profiles where networks take 7, 8, 9 … ms times how slow the machine is in their chunk."""
 
-    def __init__(self, space: Space, patch: pytest.MonkeyPatch, slowness: list[float], least: int) -> None:
+    def __init__(
+        self, space: Space, patch: pytest.MonkeyPatch, slowness: list[float], least: int, profiled: int = 0
+    ) -> None:
         slow = iter(slowness)
         self.counts: list[int] = []
         self.said: list[str] = []
@@ -207,7 +209,7 @@ class Planted:
             checks=4,
             min_networks=least,
             max_networks=23,
-            profiled_networks=0,
+            profiled_networks=profiled,
             profiled_runs=1,
             protocol=LENIENT,
         )
@@ -282,6 +284,42 @@ def test_the_first_networks_are_never_left_out_and_their_operators_are_brought_t
     assert planted.learnt() == pytest.approx([*range(7, 19), 7, 8, 9, 7, 8, 9, 7, 8, 9, 7, 8])
     heads = sorted(r.latency_ms_p50 for r in planted.found.table.operators if r.latency_ms_p50)
     assert heads == pytest.approx(list(range(7, 19))), "all of each network's latency"
+
+
+def test_nothing_is_learnt_from_the_operators_of_held_out_networks(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        OnnxExecutable,
+        "operator_times",
+        lambda *_: {name: OperatorTime(1.0, 1, ("Conv",)) for name in ("stem", "head")},
+    )
+    table = Planted(space, monkeypatch, [1.0] * 5, 23, profiled=99).found.table
+    timed, learnt, held_out = (
+        {r.operator for r in table.operators if r.latency_ms_p50 is not None},
+        *({o for n in table.with_role(role) for o in table.operators_of(n)} for role in ("fit", "check")),
+    )
+    assert held_out - learnt, "some operators are in held-out networks alone"
+    assert timed == learnt
+
+
+def test_a_held_out_network_that_never_repeats_is_done_without(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = space.decode(space.sample(np.random.default_rng(0), 4)[1]).digest
+    calls: list[tuple[int, bool]] = []
+
+    def planted(items: list[object], *_: object, names: list[str], **__: object) -> list[Timing]:
+        calls.append((len(items) - 6, any(bad in name for name in names)))
+        if calls[-1][1]:
+            raise NoisyMeasurementError(f"network {bad} does not repeat")
+        return [Timing(1.0 + i, 1.0 + i, 0.0, 1) for i in range(len(items))]
+
+    monkeypatch.setattr(chunks_module, "measure", planted)
+    monkeypatch.setattr(profiler_module, "CHUNK", 3)
+    plan = Plan(seconds=60, checks=4, min_networks=23, max_networks=23, profiled_networks=0, protocol=LENIENT)
+    found = profile_space(space, OnnxRuntime(), np.random.default_rng(0), plan, steadiness=always_steady())
+    assert len(found.table.with_role("check")) == 3
+    assert len(found.table.with_role("fit")) == 20, "the networks of one chunk are lost with it"
+    assert sum(held for _, held in calls) == 6, "three attempts, and three in the end"
 
 
 def test_operators_timed_in_what_is_left_out_are_left_out_too(space: Space) -> None:
