@@ -52,7 +52,7 @@ def show_device(found: Device, console: Console) -> None:
             f"MAPE {v.mape:.1%}, Kendall tau {v.kendall_tau:.3f}, {v.within_10_percent:.0%} within ±10 % "
             f"({v.networks} networks)",
         )
-    if not profile.simulated:
+    if found.accelerator is None:
         facts.add_row("peak memory", _peak_memory(profile.peak_memory))
     if profile.transferred:
         facts.add_row("transferred", _transferred(profile.transferred))

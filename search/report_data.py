@@ -94,7 +94,8 @@ class NetworkRow:
         latency_measured_ms, latency_p90_ms: Of the whole network on the device: typical, and 90 % are faster.
         weight_bytes, file_bytes: Bytes of the weights, and of the exported file.
         macs, params: Multiply-accumulates of one image, number of weights.
-        peak_memory_bytes: Most bytes of activations held at once.
+        peak_memory_bytes: What the device's runtime allocates at its peak beside the loaded model, predicted; where it
+            does not tell, most bytes of activations alive at once.
         energy_predicted_mj, energy_predicted_std_mj: Of an inference, with the standard deviation, in millijoules;
             ``None`` where the device does not know energy. It is not measured when a run ends.
     """
