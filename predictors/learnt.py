@@ -91,7 +91,12 @@ def networks_with_memory(device: Device, role: Role) -> list[NetworkRow]:
     return [n for n in device.table.with_role(role) if n.peak_memory_bytes is not None]
 
 
-def operators_with_held(networks: Sequence[NetworkRow]) -> list[tuple[Operator, ...]]:
+def operators_with_held(networks: Sequence[NetworkRow]) -> list[list[Operator]]:
     """The operators of measured networks with what they hold for later ones, which a table does not keep."""
-    spaces = {key: space_from_spec(json.loads(key)) for key in dict.fromkeys(n.space for n in networks)}
-    return [spaces[n.space].workload(json.loads(n.candidate)).operators for n in networks]
+    found: dict[str, list[Operator]] = {}
+    for key in dict.fromkeys(n.space for n in networks):
+        space = space_from_spec(json.loads(key))
+        own = [n.candidate for n in networks if n.space == key]
+        rows = space.encode_all([json.loads(candidate) for candidate in own])
+        found |= {key + candidate: operators for candidate, operators in zip(own, space.operators(rows), strict=True)}
+    return [found[n.space + n.candidate] for n in networks]

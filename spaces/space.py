@@ -162,10 +162,15 @@ class Space:
 
     def encode(self, candidate: Mapping[str, Option]) -> NDArray[np.int16]:
         """The row of a candidate, shape (decisions,), in canonical form. Validates the candidate."""
-        self._check_names(candidate)
-        row = np.array([d.index(candidate[d.name]) for d in self.decisions], dtype=np.int16)
-        canonical: Rows = self.canonical(row[None])[0]
-        return canonical
+        row: Rows = self.encode_all([candidate])[0]
+        return row
+
+    def encode_all(self, candidates: Sequence[Mapping[str, Option]]) -> Rows:
+        """The rows of candidates, shape (n, decisions), as `encode` gives them."""
+        for candidate in candidates:
+            self._check_names(candidate)
+        rows = [[d.index(candidate[d.name]) for d in self.decisions] for candidate in candidates]
+        return self.canonical(np.array(rows, dtype=np.int16).reshape(len(rows), len(self.decisions)))
 
     def validate(self, candidate: Mapping[str, Option]) -> None:
         """Raises `InvalidCandidateError` or `UnknownNameError` unless ``candidate`` belongs to this space."""
@@ -179,13 +184,16 @@ class Space:
 
     def workload_of_row(self, row: NDArray[np.integer[Any]]) -> Workload:
         """As `workload`, from a row in canonical form."""
-        rows = np.asarray(row, dtype=np.int16)[None]
-        operators: list[Operator] = []
+        return Workload.wire(self.operators(np.asarray(row, dtype=np.int16)[None])[0])
+
+    def operators(self, rows: Rows) -> list[list[Operator]]:
+        """The operators of rows (n, decisions) in canonical form, as slots give them: not wired yet."""
+        result: list[list[Operator]] = [[] for _ in rows]
         for slot in self.slots:
-            if self.holds(slot.when, rows)[0]:
-                columns = [self.column(name) for name in slot.reads]
-                operators += slot.lower(*(self.decisions[c].options[rows[0, c]] for c in columns))
-        return Workload.wire(operators)
+            columns = [self.column(name) for name in slot.reads]
+            for i in np.flatnonzero(self.holds(slot.when, rows)):
+                result[i] += slot.lower(*(self.decisions[c].options[rows[i, c]] for c in columns))
+        return result
 
     def build(self, candidate: Mapping[str, Option]) -> Network:
         """A torch module of exactly the workload's operators, freshly initialised."""

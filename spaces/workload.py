@@ -60,7 +60,10 @@ class Workload:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Largest sum of activation bytes alive at once, for one image, from the lifetimes of the tensors."""
+        """Largest sum of activation bytes alive at once, for one image, from the lifetimes of the tensors.
+
+        Runtimes hold copies and workspaces, too: `hwnas.predictors.memory` predicts what one allocates.
+        """
         last_use = {name: step for step, o in enumerate(self.operators) for name in o.inputs}
         first = self.operators[0]
         alive = {NETWORK_INPUT: first.in_bytes}
