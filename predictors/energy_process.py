@@ -28,50 +28,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+from hwnas.predictors.linear import LEAST_ERROR, LinearModel
 from hwnas.spaces.errors import UnavailableError
 
 Floats = NDArray[np.float64]
 
 MIN_NETWORKS = 10
-ROUNDS = 15
-CAUCHY = 1.5
-"""Relative errors of so many times the median count half."""
-LEAST_ERROR = 1e-3
 FAR = 6.0
 """Standard deviations, estimated from the median, beyond which a network is kept from the process."""
-
-
-@dataclass(frozen=True, slots=True)
-class RobustSum:
-    """So much per network, and per unit of each part; nothing is negative.
-
-    Attributes:
-        constant, coefficients: The latter of shape (p,).
-    """
-
-    constant: float
-    coefficients: Floats
-
-    @classmethod
-    def fit(cls, parts: Floats, measured: Floats) -> RobustSum:
-        """Learns from amounts of parts, shape (n, p), and costs, shape (n,), which are positive."""
-        scale = parts.max(axis=0).clip(1e-300)
-        design = np.column_stack([parts / scale, np.ones(len(parts))]) / measured[:, None]
-        weight = np.ones(len(parts))
-        for _ in range(ROUNDS):
-            theta = nnls(design * weight[:, None], weight, maxiter=30 * design.shape[1])[0]
-            error = np.abs(design @ theta - 1)
-            weight = 1 / np.sqrt(1 + (error / (CAUCHY * np.median(error) + LEAST_ERROR)) ** 2)
-        return cls(float(theta[-1]), np.asarray(theta[:-1] / scale))
-
-    def predict(self, parts: Floats) -> Floats:
-        """Costs of networks, shape (n,)."""
-        return np.asarray(parts @ self.coefficients + self.constant)
 
 
 @dataclass(frozen=True)
@@ -79,14 +47,14 @@ class EnergyProcess:
     """A robust sum times what the process says.
 
     Attributes:
-        total: The sum.
+        total: The sum; nothing in it is negative.
         offset: Median of the logarithm of what the sum misses.
         process: Of what else it misses, on features brought to mean 0 and standard deviation 1.
         mean, std: Of the measured networks' features, shape (f,).
         known: Features of networks that the process did not see, with what the sum misses of them.
     """
 
-    total: RobustSum
+    total: LinearModel
     offset: float
     process: GaussianProcessRegressor
     mean: Floats
@@ -107,7 +75,7 @@ class EnergyProcess:
         """
         if len(measured) < MIN_NETWORKS:
             raise UnavailableError(f"energy of at least {MIN_NETWORKS} networks is needed, not of {len(measured)}")
-        total = RobustSum.fit(parts, measured)
+        total = LinearModel.fit_robust(parts, measured)
         missed = np.log(measured / total.predict(parts).clip(1e-300))
         offset = float(np.median(missed))
         missed = missed - offset

@@ -22,7 +22,7 @@ from hwnas.latency_tables.device import Device, load_device
 from hwnas.latency_tables.table import NetworkRow
 from hwnas.predictors.additive import FOLDS, MIN_NETWORKS, AdditiveModel
 from hwnas.predictors.bilinear import BilinearModel
-from hwnas.predictors.energy_process import EnergyProcess, RobustSum
+from hwnas.predictors.energy_process import EnergyProcess
 from hwnas.predictors.features import energy_terms
 from hwnas.predictors.learnt import networks_with_energy
 from hwnas.predictors.linear import LinearModel
@@ -183,7 +183,7 @@ def _line(amounts: Floats, energy: Floats) -> Predict:
 
 
 def _robust_line(amounts: Floats, energy: Floats) -> Predict:
-    return lambda index: RobustSum.fit(amounts[index], energy[index]).predict(amounts)
+    return lambda index: LinearModel.fit_robust(amounts[index], energy[index]).predict(amounts)
 
 
 def _process(parts: Floats, features: Floats, energy: Floats) -> Predict:
