@@ -104,7 +104,7 @@ def read_energy(path: Path, energy: str | None = None, latency: str | None = Non
         latency: Column in milliseconds; that of the same device by default.
 
     Raises:
-        InvalidFileError: It is no such table, or has several energies.
+        InvalidFileError: It is no such table, has several energies, or no network that is made of anything.
         UnknownNameError: It has no such column.
     """
     table = _open(path)
@@ -119,7 +119,13 @@ def read_energy(path: Path, energy: str | None = None, latency: str | None = Non
         if name not in table.column_names:
             raise UnknownNameError(f"column of {path}", name, table.column_names)
     energy_mj, latency_ms = (_figures(table, name, path) for name in (energy, latency))
-    return EnergyTable(energy, latency, energy_mj, latency_ms, _architectures(table, path))
+    architectures = _architectures(table, path)
+    if (architectures.operators == NONE).all():
+        raise InvalidFileError(
+            f"{path}: 'arch' has no operator but '{NONE}', or none that a path passes, in any network: "
+            "there is nothing to learn energy from"
+        )
+    return EnergyTable(energy, latency, energy_mj, latency_ms, architectures)
 
 
 def _open(path: Path) -> pa.Table:
@@ -186,6 +192,6 @@ def on_a_path(operators: Operators, nodes: int) -> Operators:
 
 
 def one_hot(choices: Operators, but: str | None = None) -> Floats:
-    """Shape (n, positions × options found there); ``but`` is an option without a column."""
+    """Shape (n, positions × options found there); ``but`` is an option without a column, and not the only one."""
     columns = [column == option for column in choices.T for option in np.unique(column) if option != but]
     return np.column_stack(columns).astype(np.float64)

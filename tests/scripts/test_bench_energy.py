@@ -145,6 +145,13 @@ def test_tables_without_one_usable_energy(hwnas: Hwnas, tmp_path: Path) -> None:
     assert "needs a column '<device>_energy_mj', and has none" in hwnas("bench", "energy", "--table", bare).complaint
 
 
+@pytest.mark.parametrize("arch", ["none,none", as_written(("none",) * 6), as_written(("nor_conv_3x3", *["none"] * 5))])
+def test_a_table_whose_networks_have_no_operators(hwnas: Hwnas, tmp_path: Path, arch: str) -> None:
+    path = table(tmp_path / "empty.parquet", arch=[arch] * 300)
+    said = hwnas("bench", "energy", "--table", path).complaint
+    assert f"{path}: 'arch' has no operator but 'none', or none that a path passes, in any network" in said
+
+
 def meter(folder: Path, networks: int) -> None:
     """Energy of some networks: what terms cost, whatever their latency."""
     device = synthetic_device()
