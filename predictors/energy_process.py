@@ -17,8 +17,10 @@ On the Raspberry Pi 5 energies of NAS-Bench-201, median relative error and Kenda
 | a process alone              | 22 %, 0.62   | extremely randomised trees       | 3.0 %, 0.88  |
 | `hwnas.predictors.additive`  | 5.9 %, 0.67  |                                  |              |
 
-The exclusion was chosen on these very draws. The table gives equal networks one measurement; without repeats of what
-was measured this has 4.7 % and 0.73, and 2.5 % and 0.90. `hwnas bench energy` measures it.
+Searches do not use this: `hwnas.predictors.cost` takes energy from the additive model. The exclusion was chosen on
+these very draws. The table gives equal networks one measurement; without repeats of what was measured this has 4.7 %
+and 0.73, the additive model 5.1 % and 0.74, and a robust line through MACs 5.3 % and 0.76; with latency known this has
+2.5 % and 0.90. `hwnas bench energy` measures it.
 """
 
 from __future__ import annotations
