@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from hwnas.latency_tables.device import Device, device_folder
+from hwnas.latency_tables.device import Device, device_folder, list_devices, load_device
 from hwnas.latency_tables.device_files import Files, device_files, device_from_files
 from hwnas.latency_tables.profiler import Progress
 from hwnas.predictors.metrics import PredictionError
@@ -17,7 +17,7 @@ from hwnas.predictors.registration import covers, verify
 from hwnas.predictors.registration_request import RegistrationRequest, run_registration
 from hwnas.search.observer import Observer
 from hwnas.spaces.catalog import space_from_spec
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.errors import InvalidFileError, InvalidOptionError
 from hwnas.spaces.space import Space
 
 
@@ -34,6 +34,7 @@ def register_on_node(request: RegistrationRequest, known: Sequence[Device], addr
         UnavailableError: There is no such cluster or node, or it was lost.
         HwnasError: As `run_registration`; the message begins with the node's name.
         InvalidFileError: What the node sent is not the device asked for.
+        InvalidOptionError: The device was registered, changed or removed here meanwhile; nothing is saved.
     """
     from hwnas.search.ray_cluster import cluster, run_on_device
 
@@ -42,6 +43,7 @@ def register_on_node(request: RegistrationRequest, known: Sequence[Device], addr
         device = device_from_files(run_on_device(request.name, _register, (request, sent), observer))
     if device.name != request.name or device.profile.simulated or not covers(device, request.space):
         raise InvalidFileError(f"the node sent another device than {request.name!r}, registered for this space")
+    _refuse_changed(request.name, {d.name: files for d, files in zip(known, sent, strict=True)}.get(request.name))
     device.save(device_folder(request.name))
     return device
 
@@ -55,6 +57,17 @@ def verify_on_node(
     with cluster(address=address):
         found = run_on_device(device.name, _verify, (device_files(device), networks, seed), observer)
     return [(space_from_spec(json.loads(key)), error, speed) for key, error, speed in found]
+
+
+def _refuse_changed(name: str, sent: Files | None) -> None:
+    """Raises where a device is not as it was sent, None for not known: saving would delete what came in between."""
+    now = device_files(load_device(name)) if name in list_devices() else None
+    if now != sent:
+        what = "registered" if sent is None else "removed" if now is None else "changed"
+        raise InvalidOptionError(
+            f"{name} was {what} here by another command while this one waited for the node or measured; what was "
+            "measured does not build on that, and is not saved. Type the command again"
+        )
 
 
 def _register(request: RegistrationRequest, known: Sequence[Files], progress: Progress) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 import time
@@ -17,7 +18,7 @@ import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
-from hwnas.latency_tables.device import list_devices, load_device
+from hwnas.latency_tables.device import Device, list_devices, load_device
 from hwnas.latency_tables.device_files import device_files
 from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.profiler import Plan
@@ -29,7 +30,14 @@ from hwnas.search.device_node import register_on_node, verify_on_node
 from hwnas.search.observer import Observer
 from hwnas.search.ray_cluster import cluster, run_on_device
 from hwnas.spaces import load_space
-from hwnas.spaces.errors import HwnasError, InvalidFileError, NoisyMeasurementError, UnavailableError, UnknownNameError
+from hwnas.spaces.errors import (
+    HwnasError,
+    InvalidFileError,
+    InvalidOptionError,
+    NoisyMeasurementError,
+    UnavailableError,
+    UnknownNameError,
+)
 
 from .fixtures import digits_space, synthetic_device
 
@@ -307,3 +315,36 @@ def test_what_is_not_the_device_asked_for_is_not_saved(
     with pytest.raises(InvalidFileError, match="the node sent another device than 'board'"):
         register_on_node(asked(spec=spec), [], "auto", Heard())
     assert list_devices() == []
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "said"),
+    [(None, 1.5, "registered"), (1.5, 2.5, "changed"), (1.5, None, "removed"), (1.5, 1.5, ""), (None, None, "")],
+)
+def test_what_another_command_did_meanwhile_is_not_overwritten(
+    before: float | None, meanwhile: float | None, said: str, devices: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device is told from another by how long it was measured; None for none."""
+
+    def board(seconds: float) -> Device:
+        update = {"name": NAME, "simulated": False, "registration_seconds": seconds}
+        return replace(synthetic_device(), profile=synthetic_device().profile.model_copy(update=update))
+
+    def measure(*_: Any) -> dict[str, bytes]:
+        shutil.rmtree(devices, ignore_errors=True)
+        if meanwhile is not None:
+            board(meanwhile).save(devices / NAME)
+        return device_files(board(9.0))
+
+    if before is not None:
+        board(before).save(devices / NAME)
+    known = [load_device(name) for name in list_devices()]
+    monkeypatch.setattr(ray_cluster, "cluster", lambda **_: nullcontext())
+    monkeypatch.setattr(ray_cluster, "run_on_device", measure)
+    refused = pytest.raises(InvalidOptionError, match=rf"^board was {said} here .* not saved\. Type the command again$")
+    with refused if said else nullcontext():
+        register_on_node(asked(spec=digits_space().spec), known, "auto", Heard())
+    expected = meanwhile if said else 9.0
+    assert [load_device(name).profile.registration_seconds for name in list_devices()] == (
+        [] if expected is None else [expected]
+    )
