@@ -158,6 +158,8 @@ def _run(node: Mapping[str, Any], function: Callable[..., Any], arguments: tuple
     except RayTaskError as error:
         raise _in_words(_label(node), error) from None
     except RayError as error:
+        with suppress(RayError):
+            _cancel(task)  # where only Ray lost sight of it, it would go on holding the node
         raise _LostError(f"what ran on {_label(node)} is lost: {str(error).splitlines()[0].rstrip('.')}") from error
     except BaseException:
         _cancel(task)
@@ -170,7 +172,10 @@ def _result(task: Any, messages: Any, observer: Observer) -> Any:
     """What a task returns; the observer hears what it says meanwhile."""
     while True:
         ready, _ = ray.wait([task], timeout=POLL_S)
-        for text, share in ray.get(messages.take.remote()):
+        said: list[tuple[str, float]] = []
+        with suppress(RayError):  # who keeps the messages is lost, and the task none the worse
+            said = ray.get(messages.take.remote())
+        for text, share in said:
             observer.progress(text, share)
         if ready:
             return ray.get(task)
@@ -201,6 +206,7 @@ def _there(messages: Any, function: Callable[..., Any], arguments: tuple[Any, ..
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, os.getppid()))
 
     def progress(text: str, share: float) -> None:
-        ray.wait([messages.say.remote(text, share)], timeout=SAY_S)  # so that measuring goes on with nothing under way
+        with suppress(RayError):
+            ray.wait([messages.say.remote(text, share)], timeout=SAY_S)  # measuring goes on with nothing under way
 
     return function(*arguments, progress=progress)

@@ -1,0 +1,75 @@
+"""What runs on the node of a real Ray cluster that is a device, and sessions of Ray that were there before."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+from ray.cluster_utils import Cluster
+from ray.exceptions import RayError
+
+from hwnas.search import ray_cluster
+from hwnas.search.ray_cluster import cluster, run_on_device
+
+from .test_device_node import NAME, Heard
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # nodes cannot import the tests
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a cluster of one node, which is the device."""
+    resources = {f"device:{NAME}": 1}
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "resources": resources}
+    )
+    yield made.address
+    made.shutdown()
+
+
+def count_begun(folder: str, first_lasts_s: float, progress: Any) -> int:
+    """How often it was begun before; a first one that is interrupted says so."""
+    begun = len(list(Path(folder).glob("begun*")))
+    Path(folder, f"begun{begun}").touch()
+    try:
+        for _ in range(0 if begun else int(first_lasts_s / 0.1)):
+            time.sleep(0.1)
+    except BaseException:
+        Path(folder, "interrupted").touch()
+        raise
+    return begun
+
+
+def test_without_messages_the_task_goes_on(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying(ray_cluster._Messages):
+        def take(self) -> list[Any]:
+            os._exit(1)
+
+    monkeypatch.setattr(ray_cluster, "_Messages", Dying)
+    heard = Heard()
+    with cluster(address=address):
+        assert run_on_device(NAME, count_begun, (str(tmp_path), 2.0), heard) == 0
+    assert heard.notes == []
+
+
+def test_a_task_that_is_given_up_leaves_the_node(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = ray_cluster._result
+
+    def lose_sight(*arguments: Any) -> Any:
+        monkeypatch.setattr(ray_cluster, "_result", result)
+        while not (tmp_path / "begun0").exists():
+            time.sleep(0.1)
+        raise RayError("out of sight")
+
+    monkeypatch.setattr(ray_cluster, "_result", lose_sight)
+    heard = Heard()
+    with cluster(address=address):
+        assert run_on_device(NAME, count_begun, (str(tmp_path), 15.0), heard) == 1
+    assert (tmp_path / "interrupted").exists()
+    assert [note.split(": ")[1] for note in heard.notes] == ["out of sight; beginning afresh"]
