@@ -40,12 +40,13 @@ def cluster(workers: int = 1, address: str | None = None) -> Iterator[None]:
 
     Raises:
         UnavailableError: The cluster cannot be joined.
+        RuntimeError: Ray runs in this process already; it is left as it is.
     """
+    if address:
+        _join(address)
+    else:
+        ray.init(num_cpus=workers, include_dashboard=False, **_QUIET)
     try:
-        if address:
-            _join(address)
-        else:
-            ray.init(num_cpus=workers, include_dashboard=False, **_QUIET)
         yield
     finally:
         ray.shutdown()
@@ -62,6 +63,8 @@ def _join(address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
         ray.init(address=address, **_QUIET)
     except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
+        if isinstance(error, RuntimeError) and ray.is_initialized():
+            raise  # of no cluster's making
         raise UnavailableError(
             f"no Ray cluster can be joined at {address!r}; start one with 'ray start --head', or give the --address of "
             f"one that runs ({error})"

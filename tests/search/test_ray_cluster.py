@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
@@ -73,3 +74,12 @@ def test_a_task_that_is_given_up_leaves_the_node(address: str, tmp_path: Path, m
         assert run_on_device(NAME, count_begun, (str(tmp_path), 15.0), heard) == 1
     assert (tmp_path / "interrupted").exists()
     assert [note.split(": ")[1] for note in heard.notes] == ["out of sight; beginning afresh"]
+
+
+def test_a_session_of_the_caller_is_left_alone(address: str) -> None:
+    with cluster(address=address):
+        for other in (address, "auto", None):
+            with pytest.raises(RuntimeError, match=r"^Maybe you called ray\.init twice"), cluster(address=other):
+                pass
+            assert ray.is_initialized()
+    assert not ray.is_initialized()
