@@ -83,7 +83,7 @@ def run_on_device(name: str, function: Callable[..., Any], arguments: tuple[Any,
         observer: Hears what ``progress`` is called with.
 
     Raises:
-        UnavailableError: No node is the device, or it was lost.
+        UnavailableError: No node is the device, or more than one is, or it was lost.
         HwnasError: What the function raised; the message begins with the node's name.
     """
     lost: _LostError | None = None
@@ -122,9 +122,15 @@ class _Messages:
 def _node_of(name: str) -> dict[str, Any]:
     """The node that is the device, as Ray describes it."""
     nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
-    for node in nodes:
-        if node["Resources"].get(DEVICE + name, 0) > 0:
-            return node
+    found = [node for node in nodes if node["Resources"].get(DEVICE + name, 0) > 0]
+    if len(found) > 1:
+        raise UnavailableError(
+            f"{len(found)} nodes of the Ray cluster have the resource {DEVICE + name}, and a device is one: "
+            f"{', '.join(sorted(map(_label, found)))}. Type 'ray stop' on all but the one that is the device, and "
+            "start the others with names of their own"
+        )
+    if found:
+        return found[0]
     there = "; ".join(f"{_label(n)}: {', '.join(f'{a:g} {r}' for r, a in sorted(_whole(n).items()))}" for n in nodes)
     address = ray.get_runtime_context().gcs_address
     raise UnavailableError(

@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 
 from hwnas.search import ray_cluster
 from hwnas.search.ray_cluster import cluster, run_on_device
+from hwnas.spaces.errors import UnavailableError
 
 from .test_device_node import NAME, Heard
 
@@ -83,3 +84,23 @@ def test_a_session_of_the_caller_is_left_alone(address: str) -> None:
                 pass
             assert ray.is_initialized()
     assert not ray.is_initialized()
+
+
+def test_two_nodes_cannot_be_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def node(number: int, **resources: float) -> dict[str, Any]:
+        return {
+            "NodeID": str(number),
+            "Alive": number < 4,
+            "NodeManagerHostname": f"pi{number}",
+            "NodeManagerAddress": f"10.0.0.{number}",
+            "Resources": {"CPU": 1.0, **resources},
+        }
+
+    board = {f"device:{NAME}": 1.0}
+    nodes = [node(3, **board), node(2), node(1, **board), node(4, **board)]
+    monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: nodes)
+    said = r"^2 nodes .* device:board, .*: node pi1 \(10\.0\.0\.1\), node pi3 \(10\.0\.0\.3\)\. Type 'ray stop'"
+    with pytest.raises(UnavailableError, match=said):
+        run_on_device(NAME, count_begun, (), Heard())
+    del nodes[0]
+    assert ray_cluster._node_of(NAME)["NodeID"] == "1"
