@@ -109,12 +109,13 @@ class _Messages:
     """Keeps what a node says until the driver asks for it."""
 
     def __init__(self) -> None:
-        self.messages: list[tuple[str, float]] = []
+        self.messages: list[tuple[str, float | None]] = []
 
-    def say(self, text: str, share: float) -> None:
+    def say(self, text: str, share: float | None) -> None:
+        """Progress; with a share of None, something worth reading, which stays on the screen."""
         self.messages.append((text, share))
 
-    def take(self) -> list[tuple[str, float]]:
+    def take(self) -> list[tuple[str, float | None]]:
         taken, self.messages = self.messages, []
         return taken
 
@@ -163,7 +164,7 @@ def _run(node: Mapping[str, Any], function: Callable[..., Any], arguments: tuple
     observer.progress(f"waiting until {_label(node)} is free", 0.0)
     task = remote.remote(messages, function, arguments)
     try:
-        return _result(task, messages, observer)
+        return _result(_label(node), task, messages, observer)
     except RayTaskError as error:
         raise _in_words(_label(node), error) from None
     except RayError as error:
@@ -177,15 +178,18 @@ def _run(node: Mapping[str, Any], function: Callable[..., Any], arguments: tuple
         ray.kill(messages)
 
 
-def _result(task: Any, messages: Any, observer: Observer) -> Any:
+def _result(label: str, task: Any, messages: Any, observer: Observer) -> Any:
     """What a task returns; the observer hears what it says meanwhile."""
     while True:
         ready, _ = ray.wait([task], timeout=POLL_S)
-        said: list[tuple[str, float]] = []
+        said: list[tuple[str, float | None]] = []
         with suppress(RayError):  # who keeps the messages is lost, and the task none the worse
             said = ray.get(messages.take.remote())
         for text, share in said:
-            observer.progress(text, share)
+            if share is None:
+                observer.note(f"{label}: {text}")
+            else:
+                observer.progress(text, share)
         if ready:
             return ray.get(task)
 
@@ -210,12 +214,38 @@ def _in_words(label: str, error: Any) -> Exception:
 
 
 def _there(messages: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Runs a function on a node, at the priority with which the node was started instead of Ray's low one."""
-    with suppress(OSError, AttributeError):  # not permitted, or no such thing on this system
-        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, os.getppid()))
+    """Runs a function on a node."""
 
-    def progress(text: str, share: float) -> None:
+    def say(text: str, share: float | None) -> None:
         with suppress(RayError):
             ray.wait([messages.say.remote(text, share)], timeout=SAY_S)  # measuring goes on with nothing under way
 
-    return function(*arguments, progress=progress)
+    with _priority_of_node(say):
+        return function(*arguments, progress=say)
+
+
+@contextmanager
+def _priority_of_node(say: Callable[[str, None], None]) -> Iterator[None]:
+    """The priority with which the node was started, instead of the low one that Ray gives its processes.
+
+    They are used again, so they get theirs back.
+    """
+    try:
+        low, usual = os.getpriority(os.PRIO_PROCESS, 0), os.getpriority(os.PRIO_PROCESS, os.getppid())
+    except (OSError, AttributeError):  # no such thing on this system
+        low = usual = 0
+    try:
+        if low != usual:
+            os.setpriority(os.PRIO_PROCESS, 0, usual)
+    except OSError:
+        say(
+            f"measuring at niceness {low} instead of {usual}, which only root may set: other programs there make it "
+            "slower; start the node with RAY_worker_niceness=0",
+            None,
+        )
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if low != usual:
+                os.setpriority(os.PRIO_PROCESS, 0, low)

@@ -104,3 +104,39 @@ def test_two_nodes_cannot_be_one_device(monkeypatch: pytest.MonkeyPatch) -> None
         run_on_device(NAME, count_begun, (), Heard())
     del nodes[0]
     assert ray_cluster._node_of(NAME)["NodeID"] == "1"
+
+
+def niceness(progress: Any) -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_a_measurement_has_the_priority_of_its_node(
+    permitted: bool, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def there(*arguments: Any) -> tuple[int, int]:
+        """In a process of niceness 15 on a node of niceness 0: the one that the function had, and the one after it."""
+        own = [15]
+
+        def set_priority(_: int, __: int, priority: int) -> None:
+            if not permitted:
+                raise PermissionError
+            own[0] = priority
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "getpriority", lambda _, process: 0 if process else own[0])
+            patch.setattr(os, "setpriority", set_priority)
+            return ray_cluster._there(*arguments), own[0]
+
+    monkeypatch.setattr(ray_cluster, "_there", there)
+    heard = Heard()
+    with cluster(address=address):
+        assert run_on_device(NAME, niceness, (), heard) == ((0, 15) if permitted else (15, 15))
+    assert len(heard.texts) == 1
+    if permitted:
+        assert heard.notes == []
+    else:
+        (note,) = heard.notes
+        assert note.startswith("node ")
+        assert "measuring at niceness 15 instead of 0, " in note
+        assert note.endswith("start the node with RAY_worker_niceness=0")
