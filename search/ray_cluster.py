@@ -64,7 +64,7 @@ def _join(address: str) -> None:
         ray.init(address=address, **_QUIET)
     except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
         if isinstance(error, RuntimeError) and ray.is_initialized():
-            raise  # of no cluster's making
+            raise  # the address has nothing to do with it
         raise UnavailableError(
             f"no Ray cluster can be joined at {address!r}; start one with 'ray start --head', or give the --address of "
             f"one that runs ({error})"
@@ -72,7 +72,11 @@ def _join(address: str) -> None:
 
 
 def run_on_device(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], observer: Observer) -> Any:
-    """``function(*arguments, progress=…)`` on the node that is the device, while nothing else of Ray's runs there.
+    """``function(*arguments, progress=…)`` on the node that is the device, alone on its resources.
+
+    All of the node's CPUs, GPUs and devices are taken, so nothing of Ray's that needs one of them runs there meanwhile.
+    What needs none does: tasks and actors with ``num_cpus=0``, and actors for which nothing was asked, to which Ray
+    gives no CPU while they run.
 
     Where its process or its node is lost, it begins once more, on the node that is the device then.
 
