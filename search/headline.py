@@ -69,7 +69,7 @@ MEASURES = {
                 "energy_predicted_std_mj"),
         Measure("file_bytes", "File", data_size, "smaller", "larger"),
         Measure("weight_bytes", "Weights", data_size, "smaller", "larger"),
-        Measure("peak_memory_bytes", "Peak memory of activations", data_size, "smaller", "larger"),
+        Measure("peak_memory_bytes", "Peak memory, predicted", data_size, "smaller", "larger"),
         Measure("macs", "Multiply-accumulates (MACs)", count, "fewer", "more"),
         Measure("params", "Parameters", count, "fewer", "more"),
     )
