@@ -13,6 +13,7 @@ from hwnas.latency_tables import chunks as chunks_module
 from hwnas.latency_tables import profiler as profiler_module
 from hwnas.latency_tables.chunks import Chunk
 from hwnas.latency_tables.device import Precision
+from hwnas.latency_tables.journal import Journal
 from hwnas.latency_tables.plan import anchors, precision_pairs, uniform_precision
 from hwnas.latency_tables.profiler import Plan, extend, prepare, profile_space, slowness
 from hwnas.latency_tables.records import Records, own_times
@@ -301,6 +302,31 @@ def test_nothing_is_learnt_from_the_operators_of_held_out_networks(
     )
     assert held_out - learnt, "some operators are in held-out networks alone"
     assert timed == learnt
+
+
+@pytest.mark.parametrize(
+    ("slow", "taken"), [([1, 1], 0), ([2, 1, 1], 1), ([1, 2, 1, 1], 2), ([2, 1.7, 1.5, 1.6, 1.9], 2)]
+)
+def test_operators_are_timed_while_the_machine_is_steady_or_in_the_steadiest_attempt(
+    space: Space, slow: list[float], taken: int
+) -> None:
+    """The machine's slowness at each probe; an attempt lies between two of them."""
+    clock = iter(slow)
+    steadiness = always_steady()
+    steadiness.settle(0.1)
+    steadiness.probe = lambda: 0.1 * next(clock)  # type: ignore[method-assign]
+    attempts: list[int] = []
+
+    class Attempted:
+        def operator_times(self, runs: int) -> dict[str, OperatorTime]:
+            attempts.append(runs)
+            return {"stem": OperatorTime(float(len(attempts) - 1), 1, ("Conv",))}
+
+    plan = Plan(profiled_runs=8, protocol=LENIENT)
+    bench = profiler_module._Bench(space, OnnxRuntime(), plan, LatencyTable(), steadiness, Journal())
+    said = bench._operator_times(Attempted(), 8)  # type: ignore[arg-type]
+    assert said["stem"].ms == taken
+    assert len(attempts) == len(slow) - 1
 
 
 def test_a_held_out_network_that_never_repeats_is_done_without(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
