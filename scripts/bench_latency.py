@@ -40,7 +40,9 @@ def latency_figures(
     Raises:
         UnavailableError: The device has no held-out networks, or is another machine.
     """
-    device = _of_first_space(load_device(device_name))
+    device = load_device(device_name)
+    spaces = {n.space for n in device.table.networks}
+    device = _of_first_space(device)
     fit, held_out = device.table.with_role("fit"), device.table.with_role("check")
     if len(held_out) < 2 or len(fit) < MIN_NETWORKS:
         raise UnavailableError(f"{device_name} has no held-out networks to compare predictions with")
@@ -69,13 +71,13 @@ def latency_figures(
         "ways": {name: _figures(prediction_error(predicted, measured)) for name, predicted in ways.items()},
         "operators_timed_alone": about,
         "operators_left_out": {name: figures for name, figures in operators.items() if figures},
-        "by_seconds": _curve(device, networks, measured),
+        # The seconds of a device registered for several spaces are those of the last one.
+        "by_seconds": _curve(device, networks, measured) if len(spaces) == 1 else [],
     }
 
 
 def _of_first_space(device: Device) -> Device:
-    keys = [n.space for n in device.table.networks]
-    networks = tuple(n for n in device.table.networks if n.space == keys[0])
+    networks = tuple(n for n in device.table.networks if n.space == device.table.networks[0].space)
     return replace(device, table=LatencyTable(device.table.operators, networks))
 
 

@@ -57,7 +57,8 @@ def latency(device_name: str, stored: bool, seconds: float | None) -> None:
     print_figures(figures["ways"], "whole networks held out")
     if left_out := figures["operators_left_out"]:
         print_figures(left_out, "operators left out")
-    print_figures({f"{row['seconds']:.0f} s": row for row in figures["by_seconds"]}, "by seconds of registration")
+    if curve := figures["by_seconds"]:
+        print_figures({f"{row['seconds']:.0f} s": row for row in curve}, "by seconds of registration")
 
 
 @bench.command()

@@ -40,6 +40,16 @@ def test_on_what_is_stored(hwnas: Hwnas) -> None:
     assert "whole networks held out" in answer.err
 
 
+def test_of_a_device_of_two_spaces_the_first_counts_and_seconds_do_not(hwnas: Hwnas, devices: Path) -> None:
+    device = synthetic_device()
+    other = [replace(n, space='{"name": "other"}', latency_ms_p50=9.0) for n in device.table.networks]
+    table = replace(device.table, networks=(*device.table.networks, *other))
+    replace(device, table=table).save(devices / NAME)
+    figures = json.loads(hwnas("bench", "latency", "--device", NAME, "--stored").out)
+    assert (figures["networks_measured"], figures["by_seconds"]) == (212, [])
+    assert figures["ways"]["hwnas"]["mape"] < 0.001
+
+
 @pytest.mark.usefixtures("devices")
 def test_operators_of_another_machine_cannot_be_timed(hwnas: Hwnas) -> None:
     assert "--stored compares the other ways" in hwnas("bench", "latency", "--device", NAME).complaint
