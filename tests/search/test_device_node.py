@@ -210,8 +210,10 @@ def test_errors_of_the_node_arrive_as_they_are(
 
 @pytest.mark.slow
 def test_another_machine_does_not_extend_a_device(nodes: Cluster) -> None:
+    device = synthetic_device()
+    elsewhere = replace(device, profile=device.profile.model_copy(update={"name": "another"}))
     with pytest.raises(UnavailableError, match=r"^node .* was measured on another machine \(made up for tests\)"):
-        register_on_node(asked(name="another"), [synthetic_device()], nodes.address, Heard())
+        register_on_node(asked(name="another"), [elsewhere], nodes.address, Heard())
 
 
 @pytest.mark.usefixtures("patient")
