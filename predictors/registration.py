@@ -89,17 +89,9 @@ def register(
             unfinished; see `Journal`.
     """
     folder = folder or device_folder(name)
-    if known is not None and not same_machine(known.profile.facts):
-        raise UnavailableError(
-            f"device {name!r} was measured on another machine ({known.profile.facts.get('processor', 'unknown')}) and "
-            f"not for this space; run 'hwnas device register {name}' with this space there"
-        )
     plan = plan or Plan()
-    if known is not None and known.profile.protocol not in ({}, asdict(plan.protocol)):
-        raise UnavailableError(
-            f"device {name!r} was measured with another protocol ({known.profile.protocol}), and figures of both must "
-            "not be mixed; register this space under another name, or remove the device's folder and register it anew"
-        )
+    if known is not None:
+        _require_same_conditions(name, known, plan)
     runtime = runtime or (known.make_runtime() if known else make_runtime("onnxruntime"))
     report = progress or (lambda *_: None)
     report("checking integer kernels", 0.0)
@@ -136,6 +128,20 @@ def register(
     device.save(folder)
     journal.remove()
     return device
+
+
+def _require_same_conditions(name: str, known: Device, plan: Plan) -> None:
+    """Raises `UnavailableError` where what is measured now must not stand beside what a device holds."""
+    if not same_machine(known.profile.facts):
+        raise UnavailableError(
+            f"device {name!r} was measured on another machine ({known.profile.facts.get('processor', 'unknown')}) and "
+            f"not for this space; run 'hwnas device register {name}' with this space there"
+        )
+    if known.profile.protocol not in ({}, asdict(plan.protocol)):
+        raise UnavailableError(
+            f"device {name!r} was measured with another protocol ({known.profile.protocol}), and figures of both must "
+            "not be mixed; register this space under another name, or remove the device's folder and register it anew"
+        )
 
 
 def _journal(folder: Path, space: Space, runtime: Runtime, plan: Plan, seed: int) -> Journal:
