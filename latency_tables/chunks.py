@@ -43,18 +43,19 @@ def measure_chunk(
     *,
     names: Sequence[str],
     steadiness: Steadiness,
+    attempts: int = ATTEMPTS,
 ) -> Chunk:
     """Times the items, interleaved with each other and with the anchors; ``names`` are of anchors and items.
 
     Raises:
-        NoisyMeasurementError: Figures that do not repeat, in `ATTEMPTS` attempts.
+        NoisyMeasurementError: Figures that do not repeat, in so many attempts.
     """
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         try:
             timings = measure([*anchors, *items], protocol, names=names, steadiness=steadiness)
             break
         except NoisyMeasurementError:
-            if attempt + 1 == ATTEMPTS:
+            if attempt + 1 == attempts:
                 raise
     own = tuple(t.p50_ms for t in timings[: len(anchors)])
     return Chunk(tuple(timings[len(anchors) :]), own, steadiness.usual_ms)

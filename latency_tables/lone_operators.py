@@ -22,7 +22,7 @@ from hwnas.latency_tables.runtimes.onnx_session import SessionExecutable
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.latency_tables.timing import Protocol, Timing
+from hwnas.latency_tables.timing import Protocol
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.onnx_graph import IR_VERSION, OPSET, operator_to_onnx
 from hwnas.spaces.operator import Operator
@@ -90,7 +90,7 @@ def time_alone(
             measured = measure_chunk([e.run for e in fixed], items, PROTOCOL, names=names, steadiness=steadiness)
         except NoisyMeasurementError:
             continue
-        slow = slowness(space, table, [Timing(ms, ms, 0.0, 0) for ms in measured.anchors_ms])
+        slow = slowness(space, table, measured.anchors_ms)
         call, *own = (t.p50_ms / slow for t in measured.timings)
         calls.append(call)
         found.update(zip(chunk, own, strict=True))

@@ -162,10 +162,10 @@ def extend(
     return bench.records.table()
 
 
-def slowness(space: Space, table: LatencyTable, timings: Sequence[Timing]) -> float:
+def slowness(space: Space, table: LatencyTable, anchors_ms: Sequence[float]) -> float:
     """How much longer the `anchors` take now than the table says: the median of their ratios; 1 if it has none."""
     usual = anchors_usual_ms(space, table)
-    ratios = [t.p50_ms / ms for t, ms in zip(timings, usual, strict=True) if ms]
+    ratios = [now / ms for now, ms in zip(anchors_ms, usual, strict=True) if ms]
     return median(ratios) if ratios else 1.0
 
 

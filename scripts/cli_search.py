@@ -41,6 +41,7 @@ def search(
     from hwnas.search.config import load_config, parse_config
     from hwnas.search.run import continue_run
     from hwnas.search.run_folder import Run
+    from hwnas.spaces.errors import NoisyMeasurementError
 
     if (file is None) == (resume is None):
         raise click.UsageError("give either a search FILE or --resume RUN")
@@ -62,6 +63,10 @@ def search(
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted; everything finished is kept. Continue with:\n  {run.resume_command}", err=True)
         raise SystemExit(130) from None
+    except NoisyMeasurementError as error:
+        raise NoisyMeasurementError(
+            f"{error}; everything finished is kept, continue with: {run.resume_command}"
+        ) from error
     console.print(networks_table(result.networks))
     console.print(f"model:  {run.folder / 'model.onnx'}\nreport: {run.folder / 'report.html'}", highlight=False)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hwnas.latency_tables.chunks import measure_chunk
 from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.plan import anchors
 from hwnas.latency_tables.profiler import prepare, slowness
-from hwnas.latency_tables.timing import Protocol, Timing, measure
+from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
 from hwnas.search.finals import Final, load_network
 from hwnas.search.observer import Observer
@@ -18,6 +19,8 @@ from hwnas.search.report_data import NetworkRow
 from hwnas.search.run_folder import Run, RunResult
 
 FINAL_PROTOCOL = Protocol(rounds=32, burst_s=0.006, max_spread=0.08)
+ATTEMPTS = 10
+"""A whole run rests on these figures, so a disturbance may last for minutes before they are refused."""
 
 
 def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
@@ -58,21 +61,25 @@ def measure_finals(run: Run, finals: list[Final]) -> tuple[list[Timing], float] 
     A machine's clock follows its temperature and its other users, which shifts all latencies. Within a registration the
     anchors show the shift and it is taken out; here they bring predictions to the present speed. None where the device
     is another machine.
+
+    Raises:
+        NoisyMeasurementError: Figures that do not repeat, in `ATTEMPTS` attempts.
     """
     if not same_machine(run.device.profile.facts):
         return None
     runtime = run.device.make_runtime()
     networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
     known = anchors(run.space)
-    candidates = [f.candidate for f in finals] + [run.space.decode(row) for row in known]
-    items = [runtime.prepare(n) for n in networks] + [prepare(run.space, row, runtime) for row in known]
-    timings = measure(
-        [item.run for item in items],
+    candidates = [run.space.decode(row) for row in known] + [f.candidate for f in finals]
+    measured = measure_chunk(
+        [prepare(run.space, row, runtime).run for row in known],
+        [runtime.prepare(n).run for n in networks],
         FINAL_PROTOCOL,
         names=[f"network {candidate.digest}" for candidate in candidates],
         steadiness=run.steadiness,
+        attempts=ATTEMPTS,
     )
-    return timings[: len(finals)], slowness(run.space, run.device.table, timings[len(finals) :])
+    return list(measured.timings), slowness(run.space, run.device.table, measured.anchors_ms)
 
 
 def _search_seconds(run: Run) -> float:

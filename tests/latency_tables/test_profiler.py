@@ -171,7 +171,7 @@ def test_anchors_of_several_kinds_tell_how_slow_the_machine_is(space: Space, reg
     assert space.decode(rows[0]) == space.reference()
     assert len({space.decode(row).digest for row in rows}) == 6
     usual = [table.latency_of(space.decode(row).digest, space.key) for row in rows]
-    now = [Timing(ms * f, ms * f, 0, 1) for ms, f in zip(usual, (1.4, 2.0, 1.7, 1.7, 1.8, 1.9), strict=True) if ms]
+    now = [ms * f for ms, f in zip(usual, (1.4, 2.0, 1.7, 1.7, 1.8, 1.9), strict=True) if ms]
     assert slowness(space, table, now) == pytest.approx(1.75), "the median"
     assert slowness(space, LatencyTable(), now) == 1.0
 

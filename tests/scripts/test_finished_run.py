@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from hwnas.search.report_data import percent
+from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.onnx_graph import weight_bytes
 from tests.search.fixtures import RESULTS
 
@@ -53,6 +54,24 @@ def test_resume_shows_the_table_again(finished: Path, hwnas: Hwnas, tmp_path: Pa
     assert "test accuracy" in answer.out
     assert "model: run/model.onnx" in answer.out.replace("  ", " ")
     assert (tmp_path / "run" / "optuna.db").read_bytes() == before
+
+
+def test_a_machine_too_busy_for_the_last_step_loses_nothing(
+    finished: Path, hwnas: Hwnas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+
+    def busy(*_: object) -> None:
+        raise NoisyMeasurementError("network 1 does not repeat")
+
+    with monkeypatch.context() as planted:
+        planted.setattr("hwnas.search.run.conclude", busy)
+        answer = hwnas("search", "--resume", "run")
+    assert answer.code == 2
+    assert "network 1 does not repeat" in answer.err
+    assert "everything finished is kept, continue with: hwnas search --resume run" in answer.err
+    assert hwnas("search", "--resume", "run").code == 0
 
 
 def test_a_second_search_in_its_folder(finished: Path, hwnas: Hwnas, tmp_path: Path) -> None:

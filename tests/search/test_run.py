@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from hwnas.latency_tables import chunks
 from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.profiler import Plan, extend
 from hwnas.latency_tables.timing import Protocol, Timing
@@ -183,16 +184,21 @@ class TestFinishedRun:
         final = Final(space.reference(), 0.9, tmp_path / "w.safetensors")
         monkeypatch.setattr(conclusion_module, "load_network", lambda *_: space.build(space.reference()).eval())
 
-        def planted(items: list[object], *_: object, names: list[str], **__: object) -> list[Timing]:
-            known = [table.latency_of(name.removeprefix("network "), space.key) or 0.0 for name in names[2:]]
-            return [Timing(ms, ms, 0.0, 1) for ms in (0.5, 0.7, *(1.7 * ms for ms in known))]
+        refusals = [NoisyMeasurementError("it does not repeat") for _ in range(5)]
 
-        monkeypatch.setattr(conclusion_module, "measure", planted)
+        def planted(items: list[object], *_: object, names: list[str], **__: object) -> list[Timing]:
+            if refusals:
+                raise refusals.pop()
+            known = [table.latency_of(name.removeprefix("network "), space.key) or 0.0 for name in names[:-2]]
+            return [Timing(ms, ms, 0.0, 1) for ms in (*(1.7 * ms for ms in known), 0.5, 0.7)]
+
+        monkeypatch.setattr(chunks, "measure", planted)
         measured = measure_finals(run, [final, final])
         assert measured is not None
         timings, drift = measured
         assert [t.p50_ms for t in timings] == [0.5, 0.7]
         assert drift == pytest.approx(1.7)
+        assert not refusals, "a busy machine is measured again, more patiently than at a registration"
 
     def test_neighbours_of_the_promising_are_measured_twice_before_the_search(
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
