@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["conv", "linear", "pool", "add", "scale", "quantize"]
-Activation = Literal["none", "relu", "sigmoid"]
+Kind = Literal[
+    "conv", "linear", "pool", "add", "scale", "quantize", "concat", "shuffle", "hadamard", "pad", "activate", "zero",
+    "identity",
+]  # fmt: skip
+Activation = Literal["none", "relu", "relu6", "sigmoid", "hswish", "hsigmoid", "prelu"]
 Affine = Literal["none", "bias", "norm"]
 
 PREVIOUS = ""
@@ -27,15 +30,28 @@ class Operator:
     """One operation as a device runs it. Two operators are equal when a device cannot tell them apart.
 
     Attributes:
-        kind: ``conv`` (with its activation), ``linear``, ``pool`` (global average), ``add`` (residual), ``scale``
-            (a tensor times one gate per channel) or ``quantize`` (float tensor to integers).
-        in_channels, out_channels: Channels; for ``linear`` features.
+        kind: What it computes.
+
+            - ``conv``, ``linear``: with their activation.
+            - ``pool``: average over windows of ``kernel``, padding left out of it; of whole maps where ``kernel`` is 1.
+            - ``add`` (two tensors), ``scale`` (a tensor times one gate per channel), ``concat`` (along channels).
+            - ``quantize``: float tensor to integers.
+            - ``shuffle``: interleaves the channels of ``groups`` groups (ShuffleNet, Zhang et al., CVPR 2018).
+            - ``hadamard``: the orthonormal Walsh–Hadamard transform along channels, in each of ``groups`` groups.
+            - ``pad``: takes every ``stride``-th row and column, and appends channels of zeros (He et al., CVPR 2016,
+              shortcuts of option A).
+            - ``activate``: a normalisation, an activation or both where no product is before them.
+            - ``zero``: zeros in the shape of the input, at its ``stride``.
+            - ``identity``: another name for a tensor. Slots may give it; workloads replace it by what it reads.
+        in_channels, out_channels: Channels; for ``linear`` features. A ``concat`` reads those of its inputs together.
         in_size, out_size: Height and width; (1, 1) for vectors.
-        kernel, stride, groups: Of the convolution. Padding is ``kernel // 2``.
+        kernel, stride, groups: Of the convolution. Padding is ``dilation · ((kernel − 1) // 2)``.
         weight_bits: Bits of a weight, 32 for float32.
         in_bits, out_bits: Bits of the values read and written, 32 for float32.
         density: Share of weights that are not zero, for unstructured or N:M sparsity.
-        activation: Applied to the output before it is quantised.
+        activation: Applied to the output before it is quantised. ``prelu`` has one slope per channel.
+        dilation: Distance of a convolution's taps.
+        pattern: M of N:M sparsity, where N of every M weights along the input channels are not zero; 0 for none.
         affine: What follows the product: nothing, a bias, or a batch normalisation (a bias once folded).
         name: Position in the network, such as ``"s1b2.expand"``; not part of equality.
         inputs: Names of the operators read, in order; `PREVIOUS` and `ENTRY` are resolved by `Workload`.
@@ -55,6 +71,8 @@ class Operator:
     out_bits: int = 32
     density: float = 1.0
     activation: Activation = "none"
+    dilation: int = 1
+    pattern: int = 0
     affine: Affine = field(default="none", compare=False)
     name: str = field(default="", compare=False)
     inputs: tuple[str, ...] = field(default=(PREVIOUS,), compare=False)
@@ -79,8 +97,9 @@ class Operator:
 
     @property
     def params(self) -> int:
-        """Trainable parameters: weights, biases, and scale and shift of a batch normalisation."""
-        return self.weights + {"none": 0, "bias": 1, "norm": 2}[self.affine] * self.out_channels
+        """Trainable parameters: weights, biases, slopes, and scale and shift of a batch normalisation."""
+        per_channel = {"none": 0, "bias": 1, "norm": 2}[self.affine] + (self.activation == "prelu")
+        return self.weights + per_channel * self.out_channels
 
     @property
     def integer(self) -> bool:

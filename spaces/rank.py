@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwnas.spaces.operator import PREVIOUS, Operator
+from hwnas.spaces.operator import Operator
 
 RANK_MULTIPLE = 4
 
@@ -32,10 +32,10 @@ def factorise(operator: Operator, ratio: float) -> tuple[Operator, ...]:
     o = operator
     first = Operator(
         o.kind, o.in_channels, rank, o.in_size, o.in_size, 1, 1, 1, o.weight_bits, o.in_bits, o.in_bits, o.density,
-        name=f"{o.name}_in", inputs=o.inputs, held_bytes=o.held_bytes,
+        pattern=o.pattern, name=f"{o.name}_in", inputs=o.inputs, held_bytes=o.held_bytes,
     )  # fmt: skip
     second = Operator(
         o.kind, rank, o.out_channels, o.in_size, o.out_size, 1, 1, 1, o.weight_bits, o.in_bits, o.out_bits, o.density,
-        o.activation, o.affine, o.name, (PREVIOUS,), o.held_bytes,
+        o.activation, pattern=o.pattern, affine=o.affine, name=o.name, held_bytes=o.held_bytes,
     )  # fmt: skip
     return (first, second)

@@ -17,7 +17,7 @@ class Workload:
 
     @classmethod
     def wire(cls, operators: Iterable[Operator]) -> Workload:
-        """Resolves ``PREVIOUS`` and ``^group`` to names.
+        """Resolves ``PREVIOUS`` and ``^group`` to names, and names of identities to what these read.
 
         Raises:
             InvalidSpaceError: An input that no earlier operator produces, or a name that occurs twice.
@@ -25,7 +25,7 @@ class Workload:
         wired: list[Operator] = []
         entries: dict[str, str] = {}
         previous = NETWORK_INPUT
-        names = {NETWORK_INPUT}
+        names = {NETWORK_INPUT: NETWORK_INPUT}
         for operator in operators:
             entries.setdefault(operator.name.partition(".")[0], previous)
             inputs = tuple(
@@ -38,9 +38,13 @@ class Workload:
                 )
             if operator.name in names:
                 raise InvalidSpaceError(f"two operators are called {operator.name!r}")
-            wired.append(replace(operator, inputs=inputs))
-            previous = operator.name
-            names.add(previous)
+            sources = tuple(names[name] for name in inputs)
+            if operator.kind == "identity":
+                (previous,) = sources
+            else:
+                wired.append(replace(operator, inputs=sources))
+                previous = operator.name
+            names[operator.name] = previous
         return cls(tuple(wired))
 
     @property
