@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product, starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from hwnas.spaces.operator import Affine, Operator
 from hwnas.spaces.slot import Slot
 from hwnas.spaces.space import Space
+from hwnas.spaces.value_table import Options, combine
 
 Floats = NDArray[np.float64]
 Key = tuple[tuple[int, Affine, int], ...]
@@ -59,16 +59,24 @@ def lower_space(space: Space) -> SpaceLowering:
     lowered: dict[Hashable, SlotLowering] = {}
     slots = []
     for slot in space.slots:
-        options = tuple(space.decisions[space.column(name)].options for name in slot.reads)
-        key = slot.name if slot.twin is None else (slot.twin, options)
+        options = {name: space.decisions[space.column(name)].options for name in slot.reads}
+        key = (slot.twin, *options.values())
         if key not in lowered:
             lowered[key] = _lower_slot(slot, options, index)
         slots.append(lowered[key])
     return SpaceLowering(tuple(index), tuple(slots))
 
 
-def _lower_slot(slot: Slot, options: tuple[tuple[object, ...], ...], index: dict[Operator, int]) -> SlotLowering:
-    identity, distinct = _identify(starmap(slot.lower, product(*options)), index)
+def _lower_slot(slot: Slot, options: Mapping[str, Options], index: dict[Operator, int]) -> SlotLowering:
+    combinations, arguments = combine(slot.values, slot.reads, options)
+    kinds: list[int] = []
+    distinct: dict[Key, tuple[Operator, ...]] = {}
+    number: dict[Key, int] = {}
+    for values in arguments:
+        operators = tuple(o for o in slot.lower(slot.group, *values) if o.kind != "identity")
+        key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes) for o in operators)
+        kinds.append(number.setdefault(key, len(number)))
+        distinct.setdefault(key, operators)
     owner = np.repeat(np.arange(len(distinct), dtype=np.int32), [len(key) for key in distinct])
     costs = [
         (o.weight_bytes, o.macs, o.params, o.live_bytes, o.held_bytes)
@@ -82,25 +90,6 @@ def _lower_slot(slot: Slot, options: tuple[tuple[object, ...], ...], index: dict
     np.maximum.at(peak, owner, table[:, 3])
     operator = np.array([i for key in distinct for i, _, _ in key], dtype=np.int32)
     return SlotLowering(
-        np.array(identity, dtype=np.int32), operator, owner, table[:, 4], sums[:, 0], sums[:, 1], sums[:, 2], peak
-    )
-
-
-def _identify(
-    lowered: Iterable[tuple[Operator, ...]], index: dict[Operator, int]
-) -> tuple[list[int], dict[Key, tuple[Operator, ...]]]:
-    """The identity of each tuple, and the first tuple of each identity. New operators are added to the index."""
-    distinct: dict[Key, tuple[Operator, ...]] = {}
-    number: dict[Key, int] = {}
-    address: dict[int, int] = {}  # identities of those in `distinct`, which stay alive: spaces may give them again
-    identity = []
-    for operators in lowered:
-        known = address.get(id(operators))
-        if known is None:
-            key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes) for o in operators)
-            known = number.setdefault(key, len(number))
-            if key not in distinct:
-                distinct[key] = operators
-                address[id(operators)] = known
-        identity.append(known)
-    return identity, distinct
+        np.array(kinds, dtype=np.int32)[combinations].ravel(),
+        operator, owner, table[:, 4], sums[:, 0], sums[:, 1], sums[:, 2], peak,
+    )  # fmt: skip

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from hwnas.search.objective import COSTS
 from hwnas.search.training import Recipe
-from hwnas.spaces.catalog import DIMENSIONS
+from hwnas.spaces.catalog import JOINT
 from hwnas.spaces.errors import InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml
 
@@ -22,7 +22,7 @@ class SpaceConfig(_Section):
     """Where to search. The image size and the number of classes come from the data."""
 
     name: str = "mbconv"
-    joint: tuple[Literal["bits", "sparsity", "rank"], ...] = DIMENSIONS  # type: ignore[assignment]
+    joint: tuple[Literal["bits", "sparsity", "rank"], ...] = JOINT  # type: ignore[assignment]
 
 
 class DataConfig(_Section):

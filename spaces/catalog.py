@@ -1,19 +1,38 @@
-"""The spaces that come with hwnas, by name or from a YAML or JSON file."""
+"""The spaces that come with hwnas, and those that are described in a file or built by a function of one's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from hwnas.spaces.builder import Builder
 from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError, UnknownNameError
 from hwnas.spaces.files import read_yaml
-from hwnas.spaces.mbconv import mbconv
+from hwnas.spaces.joint import DIMENSIONS, Joint
 from hwnas.spaces.space import Space
+from hwnas.spaces.stage_space import stage_space
+from hwnas.spaces.stage_table import read_table
 
-SPACES: dict[str, Callable[..., Space]] = {"mbconv": mbconv}
-DIMENSIONS = ("bits", "sparsity", "rank")
+JOINT = ("bits", "sparsity", "rank")
+"""What is searched with the architecture where nothing else is asked for."""
 MIN_SIDE, MAX_SIDE = 8, 512
+SETTINGS: dict[str, Any] = {
+    "name": None,
+    "input_shape": (3, 224, 224),
+    "num_classes": 1000,
+    "joint": JOINT,
+    "narrow": {},
+}
+
+Maker = Callable[..., Space]
+"""Makes a space of a `Builder`, and passes its keywords ``name``, ``spec``, ``input_shape``, ``num_classes`` on to
+`Builder.space`."""
 
 
 def load_space(
@@ -21,52 +40,122 @@ def load_space(
     *,
     input_shape: Sequence[int] = (3, 224, 224),
     num_classes: int = 1000,
-    joint: Sequence[str] = DIMENSIONS,
+    joint: Sequence[str] | Mapping[str, Sequence[Any]] = JOINT,
+    narrow: Mapping[str, Sequence[Any]] | None = None,
 ) -> Space:
-    """A space by name, or from a YAML or JSON file with the keys ``name``, ``input_shape``, ``num_classes``, ``joint``.
+    """A space by name, from a file, or from a function.
 
     Args:
-        name: A name from `SPACES`, or a path that ends in .yaml, .yml or .json; the file's keys win over the arguments.
+        name: A name from `SPACES`; or a path that ends in .yaml, .yml or .json; or ``package.module:function``, which
+            is a `Maker`. The keys of a file are those of `StageTable` and the arguments of this function, which they
+            override.
         input_shape: Channels, height, width of one image.
         num_classes: Outputs of the classifier.
-        joint: Dimensions searched with the architecture, among ``bits``, ``sparsity``, ``rank``.
+        joint: Dimensions searched with the architecture, among ``bits``, ``sparsity`` (of channels), ``density`` (of
+            weights), ``rank``; or the options of each kind of decision, see `Joint`.
+        narrow: For patterns of decision names, such as ``s1b*.kernel``, the options that remain.
 
     Raises:
         UnknownNameError: No space, dimension or key of that name; names the nearest.
-        InvalidSpaceError: A shape that the space cannot take.
+        InvalidSpaceError: A shape that the space cannot take, or options that make no sense, with the reason.
         InvalidFileError: A file that cannot be read.
     """
+    given: dict[str, Any] = {"input_shape": list(input_shape), "num_classes": num_classes, "joint": _plain(joint)}
+    if narrow:
+        given["narrow"] = {pattern: list(options) for pattern, options in narrow.items()}
     if Path(name).suffix in (".yaml", ".yml", ".json"):
-        return space_from_spec(read_yaml(Path(name)))
-    return space_from_spec(
-        {"name": name, "input_shape": list(input_shape), "num_classes": num_classes, "joint": list(joint)}
-    )
+        return space_from_spec({"name": Path(name).stem} | given | read_yaml(Path(name)))
+    return space_from_spec({"name": name} | given)
 
 
 def space_from_spec(spec: Mapping[str, Any]) -> Space:
     """The space of a `Space.spec`; raises as `load_space`."""
-    known = {"name": None, "input_shape": (3, 224, 224), "num_classes": 1000, "joint": DIMENSIONS}
-    for key in spec:
-        if key not in known:
-            raise UnknownNameError("key of a space:", str(key), known)
-    values = known | dict(spec)
+    table = {k: v for k, v in spec.items() if k not in SETTINGS}
+    values = SETTINGS | {k: v for k, v in spec.items() if k in SETTINGS}
     name = str(values["name"])
-    if name not in SPACES:
-        raise UnknownNameError("space", name, SPACES)
-    shape, classes, joint = values["input_shape"], values["num_classes"], values["joint"]
+    if "stages" in table:
+        maker: Maker = partial(_from_document, table)
+    else:
+        for key in table:
+            raise UnknownNameError("key of a space:", str(key), SETTINGS)
+        maker = _maker(name)
+    shape, classes, narrow = values["input_shape"], values["num_classes"], values["narrow"]
     if not _is_shape(shape):
         raise InvalidSpaceError(
             f"input_shape must be channels, height, width with sides from {MIN_SIDE} to {MAX_SIDE}, got {shape!r}"
         )
     if not isinstance(classes, int) or classes < 2:
         raise InvalidSpaceError(f"num_classes must be a whole number of at least 2, got {classes!r}")
+    if not isinstance(narrow, Mapping) or not all(isinstance(o, list | tuple) for o in narrow.values()):
+        raise InvalidFileError(f"narrow must be lists of options by patterns of decision names, got {narrow!r}")
+    own = {"name": name, "input_shape": list(shape), "num_classes": classes, "joint": _plain(values["joint"])}
+    return maker(
+        Builder(Joint.of(values["joint"]), narrow),
+        name=name,
+        spec=own | ({"narrow": dict(narrow)} if narrow else {}) | table,
+        input_shape=tuple(shape),
+        num_classes=classes,
+    )
+
+
+def _maker(name: str) -> Maker:
+    module, _, function = name.partition(":")
+    if not function:
+        if name not in SPACES:
+            raise UnknownNameError("space", name, SPACES)
+        return SPACES[name]
+    try:
+        maker: Maker = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InvalidSpaceError(f"space {name!r} cannot be imported: {error}") from error
+    return maker
+
+
+def _from_document(document: Mapping[str, Any], make: Builder, *, name: str, **settings: Any) -> Space:
+    given = dict(document)
+    references = given.pop("references", {})
+    if not isinstance(references, Mapping):
+        raise InvalidFileError(f"space {name}: references must be stage tables by name, got {references!r}")
+    table = read_table(given, f"space {name}")
+    networks = {title: read_table(network, f"reference {title}") for title, network in references.items()}
+    return stage_space(make, table, name=name, references=networks, **settings)
+
+
+def _published(file: str, make: Builder, **settings: Any) -> Space:
+    return _from_document(_document(file), make, **settings)
+
+
+def _mbconv(make: Builder, *, input_shape: tuple[int, int, int], **settings: Any) -> Space:
+    """Inverted residuals with squeeze-excite in the proportions that the images' longer side asks for."""
+    side = next(s for s in (16, 64, MAX_SIDE) if max(input_shape[1:]) <= s)
+    return _published(f"mbconv_{side}", make, input_shape=input_shape, **settings)
+
+
+@cache
+def _document(file: str) -> dict[str, Any]:
+    text = (files("hwnas.spaces") / "published" / f"{file}.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.safe_load(text)
+    return document
+
+
+SPACES: dict[str, Maker] = {
+    "mbconv": _mbconv,
+    "mobilenetv2": partial(_published, "mobilenetv2"),
+    "mnasnet": partial(_published, "mnasnet"),
+    "fbnet": partial(_published, "fbnet"),
+    "proxylessnas": partial(_published, "proxylessnas"),
+    "chamnet": partial(_published, "chamnet"),
+    "ofa_mobilenetv3": partial(_published, "ofa_mobilenetv3"),
+}
+
+
+def _plain(joint: Any) -> Any:
+    """The joint dimensions as JSON holds them, in one order."""
+    if isinstance(joint, Mapping):
+        return {k: list(v) if isinstance(v, list | tuple) else v for k, v in joint.items()}
     if isinstance(joint, str) or not isinstance(joint, Sequence):
-        raise InvalidFileError(f"joint must be a list of dimensions such as [bits, rank], got {joint!r}")
-    for dimension in joint:
-        if dimension not in DIMENSIONS:
-            raise UnknownNameError("joint dimension", str(dimension), DIMENSIONS)
-    dimensions = tuple(d for d in DIMENSIONS if d in joint)
-    return SPACES[name](input_shape=tuple(shape), num_classes=classes, joint=dimensions)
+        return joint
+    return [*(d for d in DIMENSIONS if d in joint), *(d for d in joint if d not in DIMENSIONS)]
 
 
 def _is_shape(shape: Any) -> bool:

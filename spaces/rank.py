@@ -21,12 +21,11 @@ def rank_of(in_channels: int, out_channels: int, ratio: float) -> int:
     return rank if rank < even else 0
 
 
-def factorise(operator: Operator, ratio: float) -> tuple[Operator, ...]:
-    """The operator, or its two factors: first to the rank's channels without activation, then to the output.
+def factorise(operator: Operator, rank: int) -> tuple[Operator, ...]:
+    """The operator where ``rank`` is 0, or its two factors: to the rank's channels without activation, then from them.
 
     The tensor between the factors has the precision of the layer's input. Only for 1×1 layers of stride 1.
     """
-    rank = rank_of(operator.in_channels, operator.out_channels, ratio)
     if not rank:
         return (operator,)
     o = operator

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from hwnas.spaces.decision import Option
 from hwnas.spaces.operator import Operator
+from hwnas.spaces.value import Value, evaluate, fill, reads, structure, value
 
 Lower = Callable[..., tuple[Operator, ...]]
 
@@ -19,39 +22,53 @@ class When:
     values: frozenset[Option]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Slot:
     """A position in the network.
 
     Attributes:
-        name: Unique in the space; the prefix of its operators' names.
-        reads: Names of the decisions whose values decide the operators, in the order of ``lower``'s arguments.
-        lower: Maps those values to the operators, in the order they run. Must be pure. Every combination is lowered
-            once for each space: one that gives the same tuple again (`functools.lru_cache`) is done sooner.
+        name: Unique in the space. What stands before a dot is its group, such as a block.
+        arguments: What the operators depend on: names of decisions, constants other than strings, or anything that
+            `hwnas.spaces.value` computes of them.
+        lower: Maps the group's name and the arguments' values to the operators, in the order they run. Must be pure.
         when: Conditions that must all hold for the slot to exist at all (such as a block within its stage's depth).
-            Conditions are kept out of ``reads`` so that they do not multiply the size of the slot's cost table.
-        twin: Slots of equal twins (other than None) and equal options lower alike but for names; costs are shared.
+            Conditions are kept out of the arguments so that they do not multiply the size of the slot's cost table.
     """
 
     name: str
-    reads: tuple[str, ...]
+    arguments: tuple[Any, ...]
     lower: Lower
     when: tuple[When, ...] = field(default=())
-    twin: Hashable = None
+
+    @cached_property
+    def values(self) -> tuple[Value, ...]:
+        """The arguments as values."""
+        return tuple(value(a) for a in self.arguments)
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """The decisions that the operators depend on, in the order of the arguments."""
+        return reads(*self.values)
+
+    @property
+    def group(self) -> str:
+        """The first part of the name."""
+        return self.name.partition(".")[0]
+
+    @cached_property
+    def twin(self) -> Hashable:
+        """Slots of equal twins and equal options lower alike but for names, so they share their costs."""
+        positions = {name: i for i, name in enumerate(self.reads)}
+        return (self.lower, tuple(structure(v, positions) for v in self.values))
+
+    def operators(self, options: Mapping[str, Option]) -> tuple[Operator, ...]:
+        """The operators under a choice of options for the decisions that it reads."""
+        return self.lower(self.group, *[evaluate(v, options) for v in self.values])
 
 
 def bind(slot: Slot, fixed: Mapping[str, Option]) -> Slot | None:
-    """The slot with fixed decisions filled in and every other one read once, or None where they rule the slot out."""
+    """The slot with fixed decisions filled in, or None where they rule the slot out."""
     if any(w.decision in fixed and fixed[w.decision] not in w.values for w in slot.when):
         return None
     when = tuple(w for w in slot.when if w.decision not in fixed)
-    free = tuple(dict.fromkeys(name for name in slot.reads if name not in fixed))
-    if free == slot.reads:
-        return Slot(slot.name, slot.reads, slot.lower, when, slot.twin)
-    # For each argument of the slot's own function, the position among the free decisions, or the fixed value.
-    sources = tuple((free.index(name), None) if name in free else (-1, fixed[name]) for name in slot.reads)
-
-    def lower(*values: Option) -> tuple[Operator, ...]:
-        return slot.lower(*(value if position < 0 else values[position] for position, value in sources))
-
-    return Slot(slot.name, free, lower, when, None if slot.twin is None else (slot.twin, sources))
+    return Slot(slot.name, tuple(fill(v, fixed) for v in slot.values), slot.lower, when)

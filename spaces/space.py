@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from hwnas.spaces.decision import Decision, Option
 from hwnas.spaces.errors import InvalidCandidateError, InvalidSpaceError, UnknownNameError
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.slot import Slot, When, bind
+from hwnas.spaces.value import Constant, Value, evaluate, fill, reads
+from hwnas.spaces.value_table import combine
 from hwnas.spaces.workload import Workload
 
 if TYPE_CHECKING:
@@ -38,17 +40,31 @@ class Activity:
 class Alias:
     """Says which combinations of decisions give the same network.
 
-    Combinations of ``among`` that share a key under equal ``given`` are one network, and the first of them in option
-    order is canonical.
+    Combinations of ``among`` that give equal ``network`` under equal other decisions are one network, and the first of
+    them in option order is canonical.
 
     Attributes:
-        given, among: Decision names.
-        keys: The network's identity for each combination: integer array over the options of ``given`` then ``among``.
+        among: Decision names.
+        network: What tells networks apart; it may depend on other decisions, too.
     """
 
-    given: tuple[str, ...]
     among: tuple[str, ...]
-    keys: NDArray[np.int64]
+    network: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Blocks in a row, each of which may be skipped: which of them are makes no difference, only what the others are.
+
+    Those that are skipped come last in canonical form.
+
+    Attributes:
+        blocks: The decisions of each block, in the same order, with the same options in all of them.
+        skipped: The place of the decision that may skip the block, and the option that does.
+    """
+
+    blocks: tuple[tuple[str, ...], ...]
+    skipped: tuple[int, Option]
 
 
 class Space:
@@ -64,7 +80,10 @@ class Space:
         slots: Positions in the network, in the order they run.
         input_shape: Channels, height, width of one image.
         num_classes: Outputs of the classifier.
+        image_size: Height and width of the images that a network reads, where decisions change it.
         references: Published or hand-designed networks by name.
+        find: Finds the options that make a network of which a table is given; raises `InvalidSpaceError` with what the
+            space lacks. None where the space's networks have no such table.
     """
 
     def __init__(
@@ -78,13 +97,17 @@ class Space:
         num_classes: int,
         activities: Sequence[Activity] = (),
         aliases: Sequence[Alias] = (),
+        series: Sequence[Series] = (),
+        image_size: Value | None = None,
         references: Mapping[str, Mapping[str, Option]] | None = None,
+        find: Callable[[Space, Any], dict[str, Option]] | None = None,
     ) -> None:
         self.name = name
         self.spec = dict(spec)
         self.input_shape = input_shape
         self.num_classes = num_classes
         self.references = dict(references or {})
+        self.find = find
         self.fixed = {d.name: d.options[0] for d in decisions if len(d.options) == 1}
         self.decisions = tuple(d for d in decisions if d.name not in self.fixed)
         self._column = {d.name: i for i, d in enumerate(self.decisions)}
@@ -97,7 +120,9 @@ class Space:
             for a in activities
             if a.decision not in self.fixed
         )
-        self._aliases = tuple((a, self._canonical_combinations(a)) for a in map(self._free, aliases) if a.among)
+        self._aliases = tuple(filter(None, map(self._canonical_combinations, aliases)))
+        self._series = tuple((self._columns_of(s), s.skipped) for s in series)
+        self.image_size = fill(image_size or Constant(input_shape[1:]), self.fixed)
 
     def __repr__(self) -> str:
         return f"Space({self.name!r}, {len(self.decisions)} decisions, 10^{self.log10_size:.1f} rows)"
@@ -133,10 +158,11 @@ class Space:
         """A copy of ``rows`` (n, decisions) in which rows of equal networks are equal."""
         rows = np.array(rows, dtype=np.int16, ndmin=2)
         self._reset_inactive(rows)
-        for alias, table in self._aliases:
-            columns = [self._column[name] for name in (*alias.given, *alias.among)]
-            rows[:, columns[len(alias.given) :]] = table[tuple(rows[:, c] for c in columns)]
+        for read, written, table in self._aliases:
+            rows[:, written] = table[tuple(rows[:, c] for c in read)]
         self._reset_inactive(rows)
+        for columns, (place, option) in self._series:
+            self._close_ranks(rows, columns, self.decisions[columns[0, place]].index(option), place)
         return rows
 
     def holds(self, when: Sequence[When], rows: Rows) -> NDArray[np.bool_]:
@@ -190,16 +216,21 @@ class Space:
         """The operators of rows (n, decisions) in canonical form, as slots give them: not wired yet."""
         result: list[list[Operator]] = [[] for _ in rows]
         for slot in self.slots:
-            columns = [self.column(name) for name in slot.reads]
+            columns = {name: self.column(name) for name in slot.reads}
             for i in np.flatnonzero(self.holds(slot.when, rows)):
-                result[i] += slot.lower(*(self.decisions[c].options[rows[i, c]] for c in columns))
+                result[i] += slot.operators({n: self.decisions[c].options[rows[i, c]] for n, c in columns.items()})
         return result
 
     def build(self, candidate: Mapping[str, Option]) -> Network:
         """A torch module of exactly the workload's operators, freshly initialised."""
         from hwnas.spaces.network import Network
 
-        return Network(self.workload(candidate), self.input_shape)
+        return Network(self.workload(candidate), self.input_shape_of(candidate))
+
+    def input_shape_of(self, candidate: Mapping[str, Option]) -> tuple[int, int, int]:
+        """Channels, height, width of the images that a candidate reads."""
+        height, width = evaluate(self.image_size, candidate)
+        return (self.input_shape[0], height, width)
 
     def reference(self, name: str | None = None) -> Candidate:
         """A published or hand-designed network of this space; the first one when no name is given."""
@@ -219,23 +250,48 @@ class Space:
         if missing := [d.name for d in self.decisions if d.name not in candidate]:
             raise InvalidCandidateError(f"the candidate does not decide {missing[0]!r} ({len(missing)} missing in all)")
 
-    def _free(self, alias: Alias) -> Alias:
-        """The alias without the fixed decisions; their axes have one entry, so the keys keep their order."""
-        return Alias(
-            tuple(n for n in alias.given if n not in self.fixed),
-            tuple(n for n in alias.among if n not in self.fixed),
-            alias.keys,
-        )
-
     def _reset_inactive(self, rows: Rows) -> None:
         # In the order of the activities: a decision switched off may switch off others further down.
         for activity in self._activities:
             rows[~self.holds(activity.when, rows), self._column[activity.decision]] = 0
 
-    def _canonical_combinations(self, alias: Alias) -> NDArray[np.int16]:
-        """For each combination, the canonical options of ``among``; shape (*given, *among, len(among))."""
-        given = [len(self.decisions[self.column(n)].options) for n in alias.given]
-        among = [len(self.decisions[self.column(n)].options) for n in alias.among]
-        keys = alias.keys.reshape(math.prod(given), math.prod(among))
-        first = np.array([[int(np.flatnonzero(line == key)[0]) for key in line] for line in keys])
-        return np.stack(np.unravel_index(first, among), axis=-1).astype(np.int16).reshape(*given, *among, len(among))
+    def _canonical_combinations(self, alias: Alias) -> tuple[list[int], list[int], NDArray[np.int16]] | None:
+        """The columns read and written, and for each combination of the former the canonical options of the latter."""
+        network = fill(alias.network, self.fixed)
+        among = [n for n in alias.among if n not in self.fixed]
+        if not among:
+            return None
+        given = [n for n in reads(network) if n not in among]
+        options = {n: self.decisions[self.column(n)].options for n in (*given, *among)}
+        key, _ = combine((network,), tuple(options), options)
+        sizes = [len(options[n]) for n in among]
+        keys = key.reshape(-1, math.prod(sizes))
+        table = np.stack(np.unravel_index(_firsts(keys), sizes), axis=-1).astype(np.int16)
+        read = [self._column[n] for n in options]
+        return read, read[len(given) :], table.reshape(*key.shape, len(among))
+
+    def _columns_of(self, series: Series) -> NDArray[np.int64]:
+        """Shape (blocks, decisions)."""
+        columns = np.array([[self.column(n) for n in names] for names in series.blocks])
+        for place, same in enumerate(columns.T):
+            if len({self.decisions[c].options for c in same}) > 1:
+                raise InvalidSpaceError(
+                    f"blocks that are interchangeable need the same options, but {series.blocks[0][place]!r} and its "
+                    "like differ"
+                )
+        return columns
+
+    @staticmethod
+    def _close_ranks(rows: Rows, columns: NDArray[np.int64], skipped: int, place: int) -> None:
+        blocks = rows[:, columns]  # (n, blocks, decisions)
+        order = np.argsort(blocks[:, :, place] == skipped, axis=1, kind="stable")
+        rows[:, columns] = np.take_along_axis(blocks, order[:, :, None], axis=1)
+
+
+def _firsts(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each number of a line occurs first in it, shape of ``keys``."""
+    result = np.empty_like(keys)
+    for own, line in zip(result, keys, strict=True):
+        _, first, inverse = np.unique(line, return_index=True, return_inverse=True)
+        own[:] = first[inverse]
+    return result

@@ -32,9 +32,9 @@ def small_space() -> Space:
         return Operator("conv", cin, cout, (8, 8), (8, 8), kernel, weight_bits=bits, in_bits=bits, out_bits=bits,
                         activation="relu", affine="norm", name=name)  # fmt: skip
 
-    def classifier(width: int, bits: int) -> tuple[Operator, ...]:
+    def classifier(name: str, width: int, bits: int) -> tuple[Operator, ...]:
         pool = Operator("pool", width, width, (8, 8), in_bits=bits, out_bits=bits, name="pool")
-        return pool, Operator("linear", width, 10, weight_bits=bits, in_bits=bits, affine="bias", name="classifier")
+        return pool, Operator("linear", width, 10, weight_bits=bits, in_bits=bits, affine="bias", name=name)
 
     options: dict[str, tuple[int, ...]] = {
         "depth": (1, 2),
@@ -47,9 +47,9 @@ def small_space() -> Space:
         spec={"name": "small"},
         decisions=[Decision(name, values) for name, values in options.items()],
         slots=[
-            Slot("stem", ("width", "bits"), lambda width, bits: (conv("stem", 8, width, 3, bits),)),
+            Slot("stem", ("width", "bits"), lambda name, width, bits: (conv(name, 8, width, 3, bits),)),
             Slot("second", ("width", "second.kernel", "bits"),
-                 lambda width, kernel, bits: (conv("second", width, width, kernel, bits),), when=DEEP),
+                 lambda name, width, kernel, bits: (conv(name, width, width, kernel, bits),), when=DEEP),
             Slot("classifier", ("width", "bits"), classifier),
         ],
         input_shape=(8, 8, 8),

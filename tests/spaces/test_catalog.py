@@ -51,7 +51,11 @@ def test_keys_left_out_take_their_defaults(tmp_path: Path) -> None:
         ({"name": None}, UnknownNameError, "unknown space 'None'"),
         ({"inputshape": [1, 8, 8]}, UnknownNameError, "'inputshape'; did you mean 'input_shape'"),
         ({"joint": ["bit"]}, UnknownNameError, "unknown joint dimension 'bit'; did you mean 'bits'"),
-        ({"joint": ["bits", 3]}, UnknownNameError, r"unknown joint dimension '3' \(known: bits, rank, sparsity\)"),
+        (
+            {"joint": ["bits", 3]},
+            UnknownNameError,
+            r"unknown joint dimension '3' \(known: bits, density, rank, sparsity\)",
+        ),
         ({"joint": "bits"}, InvalidFileError, "joint must be a list"),
         ({"joint": None}, InvalidFileError, "joint must be a list"),
         ({"input_shape": [8, 8]}, InvalidSpaceError, r"sides from 8 to 512, got \[8, 8\]"),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hwnas.spaces import Operator, Space, Workload, load_space
+from hwnas.spaces.blocks.inverted_residual import hidden_channels
 from hwnas.spaces.decision import Option
-from hwnas.spaces.mbconv import Joint
-from hwnas.spaces.mbconv_block import hidden_channels
+from hwnas.spaces.joint import Joint
 
 
 @pytest.fixture(scope="module")

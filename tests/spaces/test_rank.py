@@ -34,7 +34,7 @@ def test_factors_always_cost_less_than_the_layer(ratio: float) -> None:
     for cin in range(4, 200, 12):
         for cout in range(4, 200, 20):
             layer = Operator("conv", cin, cout, (2, 2), (2, 2))
-            factors = factorise(layer, ratio)
+            factors = factorise(layer, rank_of(cin, cout, ratio))
             if len(factors) == 2:
                 assert sum(f.macs for f in factors) < layer.macs
                 # The ratio is the share of MACs that remains, up to rounding to a multiple of 4.
@@ -43,7 +43,7 @@ def test_factors_always_cost_less_than_the_layer(ratio: float) -> None:
 
 
 def test_factors_chain_like_the_layer() -> None:
-    first, second = factorise(WHOLE, 0.5)
+    first, second = factorise(WHOLE, rank_of(64, 64, 0.5))
     assert (first.in_channels, first.out_channels) == (64, 16)
     assert (second.in_channels, second.out_channels) == (16, 64)
     assert (first.activation, first.affine, second.activation, second.affine) == ("none", "none", "relu", "norm")
@@ -58,5 +58,5 @@ def test_factors_chain_like_the_layer() -> None:
 
 
 def test_a_layer_left_whole_is_the_layer() -> None:
-    assert factorise(WHOLE, 1.0) == (WHOLE,)
-    assert factorise(WHOLE, 1.0)[0] is WHOLE
+    assert factorise(WHOLE, 0) == (WHOLE,)
+    assert factorise(WHOLE, 0)[0] is WHOLE

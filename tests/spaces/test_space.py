@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,7 +12,8 @@ from hwnas.spaces import Decision, Operator, Slot, Space, When
 from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidCandidateError, InvalidSpaceError, UnknownNameError
 from hwnas.spaces.slot import bind
-from hwnas.spaces.space import Activity, Alias
+from hwnas.spaces.space import Activity, Alias, Series
+from hwnas.spaces.value import compute
 
 DEEP = When("depth", frozenset({2}))
 
@@ -28,13 +30,13 @@ def small_space(*, fixed_depth: int | None = None, keeps: tuple[float, ...] = (0
     def channels(width: int, keep: float) -> int:
         return max(1, int(width * keep))
 
-    def first(width: int, keep: float, kernel: int) -> tuple[Operator, ...]:
-        return (layer("first", kernel, channels(width, keep)),)
+    def first(name: str, width: int, kernel: int) -> tuple[Operator, ...]:
+        return (layer(name, kernel, width),)
 
-    def second(kernel: int) -> tuple[Operator, ...]:
-        return (layer("second", kernel),)
+    def second(name: str, kernel: int) -> tuple[Operator, ...]:
+        return (layer(name, kernel),)
 
-    keys = np.array([[channels(w, k) for k in keeps] for w in (1, 4)])
+    kept = compute(channels, "width", "keep")
     return Space(
         name="small",
         spec={"name": "small"},
@@ -46,13 +48,13 @@ def small_space(*, fixed_depth: int | None = None, keeps: tuple[float, ...] = (0
             Decision("second.kernel", (1, 3, 5)),
         ],
         slots=[
-            Slot("first", ("width", "keep", "first.kernel"), first),
+            Slot("first", (kept, "first.kernel"), first),
             Slot("second", ("second.kernel",), second, (DEEP,)),
         ],
         input_shape=(8, 4, 4),
         num_classes=2,
         activities=[Activity("second.kernel", (DEEP,))],
-        aliases=[Alias(("width",), ("keep",), keys)],
+        aliases=[Alias(("keep",), kept)],
         references={"plain": {"depth": 1, "width": 4, "keep": 1.0, "first.kernel": 3, "second.kernel": 5}},
     )
 
@@ -202,17 +204,59 @@ def test_a_switch_switches_off_what_depends_on_it() -> None:
 
 
 def test_binding_fills_in_values_at_their_places() -> None:
-    def lower(a: int, b: int, c: int) -> tuple[Operator, ...]:
-        return (layer(f"{a}{b}{c}", 1),)
+    def lower(name: str, a: int, b: int, c: int) -> tuple[Operator, ...]:
+        return (layer(f"{name}{a}{b}{c}", 1),)
 
-    slot = Slot("slot", ("a", "b", "c"), lower, (When("d", frozenset({2, 3})),), twin="kind")
+    slot = Slot("slot.part", ("a", "b", "c"), lower, (When("d", frozenset({2, 3})),))
     bound = bind(slot, {"b": 7})
     assert bound is not None
     assert bound.reads == ("a", "c")
-    assert bound.lower(1, 2)[0].name == "172"
+    assert bound.operators({"a": 1, "c": 2})[0].name == "slot172"
     assert bound.when == slot.when
-    assert bound.twin not in (None, "kind"), "slots fixed differently are no twins"
+    again, other = bind(replace(slot, name="x.part"), {"b": 7}), bind(slot, {"b": 8})
+    assert again is not None
+    assert other is not None
+    assert again.twin == bound.twin, "slots differ in name alone"
+    assert other.twin != bound.twin, "slots fixed differently are no twins"
     assert bind(slot, {"d": 1}) is None
     kept = bind(slot, {"d": 3})
     assert kept is not None
     assert kept.when == ()
+
+
+def chain(options: tuple[Option, ...] = ("a", "b", "skip")) -> Space:
+    """Three blocks in a row, each of which has bits and may be skipped."""
+    decisions = [d for i in "123" for d in (Decision(f"{i}.op", options, ordinal=False), Decision(f"{i}.bits", (4, 8)))]
+    there = frozenset(options) - {"skip"}
+    return Space(
+        name="chain",
+        spec={},
+        decisions=decisions,
+        slots=[],
+        input_shape=(1, 8, 8),
+        num_classes=2,
+        activities=[Activity(f"{i}.bits", (When(f"{i}.op", there),)) for i in "123"],
+        series=[Series(tuple((f"{i}.op", f"{i}.bits") for i in "123"), (0, "skip"))],
+    )
+
+
+def test_skipped_blocks_come_last_and_the_others_keep_their_order() -> None:
+    space = chain()
+    rows = np.array([[2, 1, 1, 1, 0, 0], [1, 0, 2, 1, 0, 1], [2, 0, 2, 1, 2, 1], [0, 1, 1, 0, 1, 1]], dtype=np.int16)
+    assert space.canonical(rows).tolist() == [
+        [1, 1, 0, 0, 2, 0],
+        [1, 0, 0, 1, 2, 0],
+        [2, 0, 2, 0, 2, 0],
+        [0, 1, 1, 0, 1, 1],
+    ]
+    networks = {tuple(row) for row in space.canonical(every_row(space)).tolist()}
+    assert len(networks) == 1 + 4 + 4**2 + 4**3, "four kinds of block, in rows of none to three"
+
+
+def test_blocks_of_different_options_are_not_interchangeable() -> None:
+    with pytest.raises(InvalidSpaceError, match=r"need the same options, but '1.op' and its like differ"):
+        Space(
+            name="odd", spec={}, slots=[], input_shape=(1, 8, 8), num_classes=2,
+            decisions=[Decision("1.op", ("a", "skip"), ordinal=False), Decision("2.op", ("b", "skip"), ordinal=False)],
+            series=[Series((("1.op",), ("2.op",)), (0, "skip"))],
+        )  # fmt: skip

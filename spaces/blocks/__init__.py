@@ -1,0 +1,1 @@
+"""Blocks that spaces are made of: the decisions of each, and how they lower to operators."""

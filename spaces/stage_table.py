@@ -1,0 +1,131 @@
+"""Stage tables: networks and spaces written down as their papers do, one line per stage.
+
+A network's table gives one value for everything. Where a space has a choice, its table gives a list. What is not known
+here, such as published figures, is kept out of the way under the keys of `NOTES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from hwnas.spaces.errors import InvalidFileError
+
+T = TypeVar("T")
+NOTES = ("published", "published_unsure_keys", "computed", "source", "note", "model_zoo_readme", "title")
+Word = Literal["relu", "relu6", "hswish", "none"]
+Gate = Literal["sigmoid", "hsigmoid"]
+
+
+def _listed(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
+Many = Annotated[list[T], BeforeValidator(_listed), Field(min_length=1)]
+Channels = Annotated[int, Field(ge=1, le=65536)]
+Kernel = Annotated[Literal[1, 3, 5, 7, 9], Field()]
+Expansion = Annotated[int, Field(ge=1, le=32)]
+Groups = Annotated[int, Field(ge=1, le=64)]
+Squeeze = Annotated[float, Field(ge=0, le=1)]
+Stride = Literal[1, 2, 4]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Convolution(_Part):
+    """The first or the last convolution."""
+
+    op: Literal["conv"] = "conv"
+    kernel: Kernel = 3
+    channels: Many[Channels]
+    stride: Stride = 1
+    activation: Word | None = None
+    grows_only: bool = False
+
+
+class Block(_Part):
+    """One way to make a block, under a name."""
+
+    op: Literal["mbconv", "conv", "skip"] = "mbconv"
+    kernel: Kernel = 3
+    expansion: Expansion = 1
+    groups: Groups = 1
+    se: Squeeze = 0.0
+    residual: bool = True
+
+
+class Stage(_Part):
+    """A row of blocks of equal output channels; the stride is the first one's.
+
+    Attributes:
+        block: Names among `StageTable.blocks`; instead of ``op`` to ``residual``.
+        shared: Whether all blocks of the stage share their choices.
+    """
+
+    op: Many[Literal["mbconv", "conv", "skip"]] = ["mbconv"]
+    block: list[str] | None = None
+    kernel: Many[Kernel] = [3]
+    expansion: Many[Expansion] = [6]
+    groups: Many[Groups] = [1]
+    se: Many[Squeeze] = [0.0]
+    residual: Many[bool] = [True]
+    channels: Many[Channels]
+    repeats: Many[Annotated[int, Field(ge=1, le=64)]] = [1]
+    stride: Stride = 1
+    activation: Word | None = None
+    shared: bool = False
+
+
+class Classifier(_Part):
+    """The last layer; its channels are those before it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    inputs: int | None = Field(None, alias="in")
+    outputs: int | None = Field(None, alias="out")
+    bias: Literal[True] = True
+
+
+class StageTable(_Part):
+    """A space, or a network where nothing is a list.
+
+    Attributes:
+        input: Channels, height, width.
+        act: Activation wherever a stage does not say another.
+        se_of: What squeeze-excite ratios are a share of: the block's input channels or its hidden ones.
+        gate: Activation of squeeze-excite's gates.
+        blocks: Ways to make a block, by name.
+        resolution: Longer sides of the image.
+        width_multiplier: Factors on all channels but the classifier's, see `hwnas.spaces.blocks.shapes.scaled`.
+        mix: A 1×1 layer after the pooling (MobileNetV3).
+    """
+
+    input: tuple[int, int, int] | None = None
+    act: Word = "relu"
+    se_of: Literal["input", "hidden"] = "input"
+    gate: Gate = "sigmoid"
+    blocks: dict[str, Block] = {}
+    resolution: list[Annotated[int, Field(ge=8, le=1024)]] | None = None
+    width_multiplier: Many[Annotated[float, Field(gt=0, le=8)]] = [1.0]
+    stem: Convolution
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=64)]
+    head: Convolution | None = None
+    mix: Convolution | None = None
+    classifier: Classifier | None = None
+
+
+def read_table(given: Mapping[str, Any], where: str) -> StageTable:
+    """The table, checked; `NOTES` are left out.
+
+    Raises:
+        InvalidFileError: What is wrong, and at which key.
+    """
+    try:
+        return StageTable.model_validate({k: v for k, v in given.items() if k not in NOTES})
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        raise InvalidFileError(f"{where}: {at}: {first['msg']} (got {first['input']!r})") from error
