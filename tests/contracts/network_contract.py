@@ -25,8 +25,23 @@ MAX_BACKWARD_S = 5.0
 
 
 def identity(workload: Workload) -> Hashable:
-    """Everything that makes two workloads one network, names and wiring included."""
-    return tuple((o, o.affine, o.name, o.inputs, o.held_bytes) for o in workload.operators)
+    """Everything that makes two workloads one network, names and wiring included.
+
+    Blocks of a stage are numbered as they come: which of a stage's blocks are skipped makes no difference.
+    """
+    numbers: dict[str, dict[str, int]] = {}
+
+    def renamed(name: str) -> str:
+        block, dot, part = name.partition(".")
+        stage, b, _ = block.rpartition("b")
+        if not b or not stage[1:].isdigit():
+            return name
+        own = numbers.setdefault(stage, {})
+        return f"{stage}b{own.setdefault(block, len(own) + 1)}{dot}{part}"
+
+    return tuple(
+        (o, o.affine, renamed(o.name), tuple(map(renamed, o.inputs)), o.held_bytes) for o in workload.operators
+    )
 
 
 def smallest(space: Space) -> Rows:

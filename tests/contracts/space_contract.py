@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hwnas.spaces import Candidate, Space
 from hwnas.spaces.errors import InvalidCandidateError, UnknownNameError
 from hwnas.spaces.space import Rows
-from hwnas.spaces.variation import crossover, mutate, sample_coherent
+from hwnas.spaces.variation import crossover, decision_kinds, mutate, sample_coherent
 
 from .network_contract import NetworkContract, identity
 
@@ -225,14 +225,16 @@ class SpaceContract(NetworkContract):
         assert np.array_equal(crossover(space, rng, rows, rows), rows)
 
     def test_coherent_networks_repeat_their_options(self, space: Space, rng: np.random.Generator) -> None:
-        columns = [i for i, d in enumerate(space.decisions) if d.name.endswith(".kernel")]
+        kinds = decision_kinds(space)
+        columns = kinds.get("kernel") or max(kinds.values(), key=len)
 
         def repeated(rows: Rows) -> float:
-            """Mean share of the commonest kernel within a network, among blocks that exist."""
+            """Mean share of the commonest kernel, or of another option, within a network, among blocks that exist."""
             active = space.active(rows)
             shares = [
                 np.bincount(row[columns][alive[columns]]).max() / alive[columns].sum()
                 for row, alive in zip(rows, active, strict=True)
+                if alive[columns].any()
             ]
             return float(np.mean(shares))
 
