@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from hwnas.search.objective import COSTS
 from hwnas.search.training import Recipe
-from hwnas.spaces.catalog import JOINT
+from hwnas.spaces.catalog import JOINT, named_space
 from hwnas.spaces.errors import InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml
 
@@ -18,11 +18,21 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SpaceConfig(_Section):
-    """Where to search. The image size and the number of classes come from the data."""
+class SpaceConfig(BaseModel):
+    """Where to search: the arguments of `load_space`, or the keys of a space's own file.
+
+    The image size and the number of classes come from the data.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = "mbconv"
-    joint: tuple[Literal["bits", "sparsity", "rank"], ...] = JOINT  # type: ignore[assignment]
+    joint: list[str] | dict[str, list[Any]] = list(JOINT)
+    narrow: dict[str, list[Any]] = {}
+
+    def resolved(self) -> SpaceConfig:
+        """With the keys of the file that it names, if it names one."""
+        return self.model_copy(update=named_space(self.name))
 
 
 class DataConfig(_Section):

@@ -17,6 +17,7 @@ from hwnas.search.datasets import Dataset, Split
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import HwnasError, UnavailableError
 from hwnas.spaces.files import replacing
+from hwnas.spaces.images import fit
 from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import to_onnx, weight_bytes
 from hwnas.spaces.operator import NETWORK_INPUT
@@ -103,7 +104,7 @@ def check_file(path: Path, network: Network, dataset: Dataset, split: Split, run
     with torch.no_grad():
         expected = network.eval()(images).numpy()
     executable = OnnxExecutable(runtime, path, network.input_shape)
-    (actual,) = runtime.session(path).run(None, {NETWORK_INPUT: images.numpy()})
+    (actual,) = runtime.session(path).run(None, {NETWORK_INPUT: fit(images, network.input_shape[1:]).numpy()})
     difference = np.abs(actual - expected)
     same = actual.argmax(1) == expected.argmax(1)
     ordered = np.sort(expected, axis=1)
@@ -149,9 +150,11 @@ def export_runtime(device: Device) -> OnnxRuntime:
 def file_accuracy(path: Path, dataset: Dataset, split: Split, runtime: OnnxRuntime) -> float:
     """Share of a split that the exported file itself classifies rightly."""
     session = runtime.session(path)
-    right = 0
+    height, width = session.get_inputs()[0].shape[2:]
+    size, right = (int(height), int(width)), 0
     for start in range(0, len(split), AGREEMENT_IMAGES):
         part = slice(start, start + AGREEMENT_IMAGES)
-        (logits,) = session.run(None, {NETWORK_INPUT: dataset.normalise(split.images[part]).numpy()})
+        images = fit(dataset.normalise(split.images[part]), size)
+        (logits,) = session.run(None, {NETWORK_INPUT: images.numpy()})
         right += int((logits.argmax(1) == split.labels[part].numpy()).sum())
     return right / len(split)

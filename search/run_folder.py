@@ -21,7 +21,7 @@ from hwnas.search.export import Agreement
 from hwnas.search.ledger import Ledger
 from hwnas.search.objective import HARD, SOFT, Objective
 from hwnas.search.report_data import NetworkRow
-from hwnas.spaces.catalog import load_space
+from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.files import write_text, write_yaml
 from hwnas.spaces.space import Space
@@ -49,12 +49,12 @@ class Run:
                 device, because something was wrong with it, is replaced.
             HwnasError: What the configuration names cannot be used.
         """
-        run = cls(folder, config)
+        run = cls(folder, config.model_copy(update={"space": config.space.resolved()}))
         if (folder / "device").exists():
             raise InvalidFileError(f"{folder} holds a run already; continue it with '{run.resume_command}'")
         controller_class(config.controller.name, config.controller.options)
         _ = run.space
-        write_yaml(folder / "config.yaml", config.model_dump(mode="json"))
+        write_yaml(folder / "config.yaml", run.config.model_dump(mode="json"))
         return run
 
     @classmethod
@@ -86,9 +86,8 @@ class Run:
     @cached_property
     def space(self) -> Space:
         """The space, for the data's images and classes."""
-        space = self.config.space
-        shape, classes = self.dataset.input_shape, self.dataset.num_classes
-        return load_space(space.name, input_shape=shape, num_classes=classes, joint=space.joint)
+        data = {"input_shape": list(self.dataset.input_shape), "num_classes": self.dataset.num_classes}
+        return space_from_spec(self.config.space.model_dump(mode="json") | data)
 
     @property
     def registered(self) -> Device | None:

@@ -63,9 +63,14 @@ def load_space(
     given: dict[str, Any] = {"input_shape": list(input_shape), "num_classes": num_classes, "joint": _plain(joint)}
     if narrow:
         given["narrow"] = {pattern: list(options) for pattern, options in narrow.items()}
+    return space_from_spec(given | named_space(name))
+
+
+def named_space(name: str) -> dict[str, Any]:
+    """What a name or path alone says of a space's spec: the keys of the file, if it is one."""
     if Path(name).suffix in (".yaml", ".yml", ".json"):
-        return space_from_spec({"name": Path(name).stem} | given | read_yaml(Path(name)))
-    return space_from_spec({"name": name} | given)
+        return {"name": Path(name).stem} | read_yaml(Path(name))
+    return {"name": name}
 
 
 def space_from_spec(spec: Mapping[str, Any]) -> Space:

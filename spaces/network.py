@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwnas.spaces.images import fit
 from hwnas.spaces.operator import NETWORK_INPUT, Operator
 from hwnas.spaces.quantizers import ActivationQuantizer, quantize_weight
 from hwnas.spaces.workload import Workload
@@ -147,8 +148,8 @@ class Network(nn.Module):
         return cast(Unit, self.units[module_name(operator)])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (n, channels, height, width) to logits (n, classes)."""
-        values = {NETWORK_INPUT: images}
+        """Images (n, channels, height, width) to logits (n, classes); those of another size are resized."""
+        values = {NETWORK_INPUT: fit(images, self.input_shape[1:])}
         for operator in self.workload.operators:
             values[operator.name] = self.unit(operator)(*(values[name] for name in operator.inputs))
         return values[self.workload.operators[-1].name]

@@ -74,8 +74,6 @@ class Board:
         self.protocol = Protocol(**self.plan["protocol"])
         wanted = self.plan["settings"]
         self.sessions = SessionSettings(find_provider(wanted["provider"]), wanted["threads"])
-        shape = (wanted["batch"], *self.plan["space"]["input_shape"])
-        self.feed = {self.plan["input"]: np.random.default_rng(0).random(shape, dtype=np.float32)}
         report("checking integer kernels")
         exact = sums_are_exact(self.sessions, self.archive.read(SUM_MODEL))
         self.settings = {
@@ -192,7 +190,7 @@ class Board:
         other = f"{name}.{self.settings['weights_8bit']}.onnx"
         model = self.archive.read(other if other in self.files else f"{name}.onnx")
         try:
-            return SessionExecutable(self.sessions, model, self.feed)
+            return SessionExecutable(self.sessions, model, batch=self.plan["settings"]["batch"])
         except UnavailableError:
             raise
         except Exception as error:  # ONNX Runtime raises exceptions of its own

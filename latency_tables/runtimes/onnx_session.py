@@ -73,13 +73,30 @@ class SessionSettings:
 
 
 class SessionExecutable:
-    """A model in a session, with a fixed input."""
+    """A model in a session, with a fixed input.
 
-    def __init__(self, settings: SessionSettings, model: bytes | Path, feed: Mapping[str, NDArray[Any]]) -> None:
+    Args:
+        settings: Of the session.
+        model: The model, or its file.
+        feed: Its inputs; random images of its shapes where none are given.
+        batch: How many random images.
+    """
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        model: bytes | Path,
+        feed: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        batch: int = 1,
+    ) -> None:
         self.settings = settings
-        self.feed = dict(feed)
         self._source = model
         self._session = settings.open(model)
+        rng = np.random.default_rng(0)
+        self.feed = dict(feed or {}) or {
+            i.name: rng.random((batch, *i.shape[1:]), dtype=np.float32) for i in self._session.get_inputs()
+        }
         self._profiled = False
         self._peak: int | None = None
 

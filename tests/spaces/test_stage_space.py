@@ -1,0 +1,202 @@
+"""Published networks from their stage tables, counted exactly, and what is said of tables that a space lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.spaces import Space, load_space
+from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
+from hwnas.spaces.stage_match import LacksError
+from hwnas.spaces.stage_table import read_table
+
+COUNTED = [
+    # Parameters and MACs as counted in modules that others published, at 224×224 and 1000 classes.
+    ("mobilenetv2", "mobilenetv2", 3_504_872, 300_774_272),
+    ("mnasnet", "mnasnet-a1", 3_887_038, 311_579_072),
+    ("mnasnet", "mnasnet-b1", 4_383_312, 314_415_872),
+    ("fbnet", "fbnet-b", 4_801_368, 291_004_424),
+    ("fbnet", "fbnet-c", 5_570_664, 378_136_224),
+    ("proxylessnas", "proxyless-mobile", 4_080_512, 320_427_584),
+    ("proxylessnas", "proxyless-gpu", 7_119_848, 465_260_160),
+    ("proxylessnas", "proxyless-cpu", 4_361_648, 439_243_864),
+    ("proxylessnas", "proxyless-mobile-1.4", 6_857_568, 580_883_408),
+    ("chamnet", "mobilenetv2", 3_504_872, 300_774_272),
+]
+MBCONV = {"kernel": 3, "expansion": 6, "repeats": 1, "stride": 1}
+TINY: dict[str, Any] = {
+    "stem": {"kernel": 3, "channels": 8, "stride": 1},
+    "stages": [{**MBCONV, "channels": [8, 16], "kernel": [3, 5], "repeats": [1, 2], "stride": 2}],
+    "head": {"kernel": 1, "channels": 32},
+}
+
+
+def tiny(joint: Any = (), **changes: Any) -> Space:
+    """One stage of one or two blocks."""
+    data = {"name": "tiny", "input_shape": [3, 8, 8], "num_classes": 10, "joint": joint}
+    return space_from_spec({**data, **TINY, **changes})
+
+
+@pytest.mark.parametrize(("space", "network", "params", "macs"), COUNTED)
+def test_published_networks_are_candidates(space: str, network: str, params: int, macs: int) -> None:
+    published = load_space(space, joint=())
+    workload = published.workload(published.reference(network))
+    assert (workload.params, workload.macs) == (params, macs)
+
+
+def test_compression_leaves_a_reference_as_it_is() -> None:
+    space = load_space("fbnet", joint=("bits", "sparsity", "rank", "density"))
+    workload = space.workload(space.reference("fbnet-c"))
+    assert (workload.params, workload.macs) == (5_570_664, 378_136_224)
+    assert all(o.weight_bits == 32 and o.density == 1.0 for o in workload.operators)
+
+
+@pytest.mark.parametrize(("multiplier", "params", "millions"), [(0.5, 1_968_680, 97), (1.4, 6_108_776, 582)])
+def test_the_width_multiplier_of_mobilenetv2(multiplier: float, params: int, millions: int) -> None:
+    """Parameters of torchvision's mobilenet_v2(width_mult=…), multiply–adds of the authors' table of models."""
+    space = load_space("mobilenetv2", joint=())
+    workload = space.workload({**space.reference(), "width_multiplier": multiplier})
+    assert (workload.params, round(workload.macs / 1e6)) == (params, millions)
+
+
+def test_the_resolution_is_a_decision() -> None:
+    space = load_space("mobilenetv2", joint=())
+    workload = space.workload({**space.reference(), "resolution": 96})
+    assert workload.params == 3_504_872
+    assert workload.operators[0].in_size == (96, 96)
+    assert space.input_shape_of({"resolution": 96}) == (3, 96, 96)
+    wide = load_space("mobilenetv2", input_shape=(3, 112, 224), joint=())
+    assert wide.input_shape_of({"resolution": 96}) == (3, 48, 96)
+
+
+def test_skipped_layers_may_stand_anywhere_in_their_stage() -> None:
+    space = load_space("fbnet", joint=())
+    wanted = space.reference("fbnet-c")
+    moved = {**wanted, "s2b2.block": "skip", "s2b3.block": wanted["s2b2.block"], "s2b4.block": wanted["s2b3.block"]}
+    assert space.decode(space.encode(moved)).digest == wanted.digest
+    assert len(wanted) == 1 + 22
+
+
+def test_layers_that_change_shape_cannot_be_skipped() -> None:
+    space = load_space("fbnet", joint=())
+    skips = {d.name: "skip" in d.options for d in space.decisions if d.name.endswith(".block")}
+    assert len(skips) == 22
+    assert [name for name, skip in skips.items() if not skip] == ["s2b1.block", *(f"s{i}b1.block" for i in range(3, 8))]
+    assert space.decisions[space.column("s2b2.block")].options == (
+        "k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip",
+    )  # fmt: skip
+
+
+def test_layers_of_a_stage_share_their_choices() -> None:
+    space = load_space("mnasnet", joint=())
+    names = {d.name for d in space.decisions}
+    assert {"s3.kernel", "s3.expand", "s3.se", "s3.op", "s3.residual"} <= names
+    assert not [n for n in names if n.startswith("s3b")]
+    workload = space.workload({**space.reference(), "s3.kernel": 3})
+    kernels = [o.kernel for o in workload.operators if o.name.startswith("s3b") and o.depthwise]
+    assert kernels == [3, 3, 3]
+
+
+def test_grouped_blocks_shuffle_before_they_project() -> None:
+    space = load_space("fbnet", joint=())
+    workload = space.workload({**space.reference(), "s3b2.block": "k5_e1_g2"})
+    block = [o for o in workload.operators if o.name.startswith("s3b2.")]
+    assert [(o.kind, o.groups) for o in block] == [("conv", 32), ("shuffle", 2), ("conv", 2), ("add", 1)]
+    assert block[2].weights == 32 * 32 // 2
+
+
+def test_a_stage_of_one_width_is_pruned_in_shares_and_others_as_they_are() -> None:
+    space = tiny(["sparsity"], stages=[{**MBCONV, "channels": 24}, {**MBCONV, "channels": [16, 40]}])
+    assert [d.options for d in space.decisions if d.name.endswith(".width")] == [(16, 24), (16, 40), (16, 24, 32)]
+    assert space.fixed["stem.width"] == 8
+
+
+@pytest.mark.parametrize(("kernel", "depth", "channels"), [(3, 1, 8), (5, 2, 16), (3, 2, 16)])
+def test_a_table_is_found(kernel: int, depth: int, channels: int) -> None:
+    space = tiny()
+    assert space.find is not None
+    stage = {**MBCONV, "kernel": kernel, "channels": channels, "repeats": depth, "stride": 2}
+    found = space.find(space, read_table({**TINY, "stages": [stage]}, "it"))
+    assert found["s1.depth"] == depth
+    assert found["s1.width"] == channels
+    assert found["s1b1.kernel"] == kernel
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([{**MBCONV, "channels": 12, "stride": 2}], r"its block 1 is .* to 12 channels.*; s1.width offers 8, 16"),
+        ([{**MBCONV, "kernel": 7, "channels": 8, "stride": 2}], r"block 1 is 7×7.*; s1b1.kernel offers 3, 5"),
+        ([{**MBCONV, "expansion": 4, "channels": 8, "stride": 2}], "s1b1 of the space has 6 there"),
+        ([{**MBCONV, "channels": 8}], "block 1 .* is at s1b1 of the space, of stride 2"),
+        (
+            [{**MBCONV, "channels": 8, "stride": 2, "repeats": 3}],
+            "it goes on with block 3 .* where the space's stages end",
+        ),
+        ([{"op": "conv", "channels": 8, "stride": 2}], "convolution 3×3 .*; s1b1 of the space has mbconv there"),
+        (
+            [{**MBCONV, "channels": 8, "stride": 2}, {**MBCONV, "channels": 8, "residual": False}],
+            "without residual; s1b2 of the space has True there",
+        ),
+    ],
+)
+def test_what_a_space_lacks_is_said(stages: list[dict[str, Any]], message: str) -> None:
+    space = tiny()
+    assert space.find is not None
+    with pytest.raises(LacksError, match=message):
+        space.find(space, read_table({**TINY, "stages": stages}, "it"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": []}, "space tiny: stages: .*at least 1 item"),
+        ({"stages": [{"channels": 0}]}, r"stages.0.channels.*greater than or equal to 1 \(got 0\)"),
+        ({"stages": [{"channels": 8, "kernal": 3}]}, "stages.0.kernal: Extra inputs are not permitted"),
+        ({"stages": [{"channels": 8, "kernel": 4}]}, "stages.0.kernel"),
+        ({"stem": {"kernel": 3}}, "stem.channels: Field required"),
+        ({"references": 3}, "references must be stage tables by name"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidFileError, match=message):
+        tiny(**changes)
+
+
+def test_blocks_are_known_and_skip_once() -> None:
+    with pytest.raises(InvalidSpaceError, match="no block is called 'k9'; blocks are k3"):
+        tiny(blocks={"k3": {}}, stages=[{"block": ["k9"], "channels": 8}])
+    with pytest.raises(InvalidSpaceError, match="blocks 'a' and 'b' both skip"):
+        tiny(blocks={"a": {"op": "skip"}, "b": {"op": "skip"}}, stages=[{"block": ["a", "b"], "channels": 8}])
+    with pytest.raises(InvalidSpaceError, match="stage s1: give either several repeats or a block that skips"):
+        tiny(stages=[{"op": ["mbconv", "skip"], "channels": 8, "repeats": [1, 2]}])
+
+
+def test_narrowing_keeps_options_by_pattern() -> None:
+    space = tiny(["bits"], narrow={"s1b*.kernel": [5], "*.project.weight_bits": [8, 32]})
+    assert space.fixed["s1b1.kernel"] == space.fixed["s1b2.kernel"] == 5
+    assert space.decisions[space.column("s1b1.project.weight_bits")].options == (8, 32)
+    assert space.decisions[space.column("s1b1.expand.weight_bits")].options == (4, 7, 8, 32)
+    assert {
+        o.kernel for o in space.workload_of_row(space.sample(np.random.default_rng(0), 1)[0]).operators if o.depthwise
+    } == {5}
+
+
+@pytest.mark.parametrize(
+    ("narrow", "message"),
+    [
+        ({"s1b*.kernel": [7]}, r"narrow: s1b1.kernel cannot be \[7\]; its options are 3, 5"),
+        ({"s9*": [1]}, "narrow: no decision of space 'tiny' matches 's9\\*'"),
+        ({"s1b1.kernel": [3], "s1*.kernel": [5]}, "several patterns match s1b1.kernel, and leave it no option"),
+    ],
+)
+def test_narrowing_that_makes_no_sense_is_refused(narrow: dict[str, list[int]], message: str) -> None:
+    with pytest.raises(InvalidSpaceError, match=message):
+        tiny(narrow=narrow)
+
+
+def test_without_a_reference_the_largest_network_is_one() -> None:
+    assert dict(tiny().reference()) == {"s1.depth": 2, "s1.width": 16, "s1b1.kernel": 5, "s1b2.kernel": 5}
