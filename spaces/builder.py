@@ -167,6 +167,9 @@ class Builder:
     ) -> Space:
         """The space of everything collected.
 
+        What a reference does not decide is the last option: float32, and nothing removed. Without references the
+        largest network is one.
+
         Raises:
             InvalidSpaceError: A pattern to narrow that matches no decision.
         """
@@ -175,6 +178,7 @@ class Builder:
                 f"narrow: no decision of space {name!r} matches {min(self._unmatched)!r}; "
                 f"such are {', '.join(list(self._decisions)[:8])}, …"
             )
+        whole = {d.name: d.options[-1] for d in self._decisions.values()}
         return Space(
             name=name,
             spec=spec,
@@ -186,7 +190,7 @@ class Builder:
             aliases=self._aliases,
             series=self._series,
             image_size=image_size,
-            references=references,
+            references={title: whole | dict(given) for title, given in (references or {"largest": {}}).items()},
             find=find,
         )
 

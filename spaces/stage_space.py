@@ -73,11 +73,11 @@ def stage_space(
         image_size=image_size,
         find=partial(find_candidate, layout),
     )
+    found = {}
     for title, network in references.items():
         with suppress(LacksError):  # a narrowed space may not hold it
-            space.references[title] = find_candidate(layout, space, network)
-    if not space.references:
-        space.references["largest"] = {d.name: d.options[-1] for d in space.decisions}
+            found[title] = find_candidate(layout, space, network)
+    space.references = found or space.references
     return space
 
 

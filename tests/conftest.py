@@ -13,6 +13,14 @@ from tests.search.fixtures import finished_run, registered
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--space", metavar="FILE", help="A space of one's own, for tests/contracts/test_own_space.py.")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if collection_path.name == "test_own_space.py" and not config.getoption("--space") else None
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished small run, one for all tests: copy it before changing it."""
