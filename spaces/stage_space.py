@@ -25,6 +25,7 @@ from hwnas.spaces.blocks.inverted_residual import InvertedResidual, adds, hidden
 from hwnas.spaces.blocks.plain import Convolution, add_classifier, add_input, add_pool
 from hwnas.spaces.blocks.shapes import Size, halved, scaled, to_multiple
 from hwnas.spaces.builder import Builder, Conditions, Tensor
+from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.operator import Affine
 from hwnas.spaces.space import Space
@@ -73,7 +74,7 @@ def stage_space(
         image_size=image_size,
         find=partial(find_candidate, layout),
     )
-    found = {}
+    found: dict[str, Mapping[str, Option]] = {}
     for title, network in references.items():
         with suppress(LacksError):  # a narrowed space may not hold it
             found[title] = find_candidate(layout, space, network)
