@@ -6,13 +6,16 @@ after the layer; rounded weights are float32 numbers and cost nothing.
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
-from hwnas.spaces.network import ConvUnit, LinearUnit, Network, Unit, module_name
-from hwnas.spaces.operator import NETWORK_INPUT
+from hwnas.spaces.network import Network, module_name
+from hwnas.spaces.operator import NETWORK_INPUT, Operator
 from hwnas.spaces.quantizers import quantize_weight
+from hwnas.spaces.units import UNITS, ConvUnit, ProductUnit, Unit, folded_norm
 
 
 class FrozenUnit(nn.Module):
@@ -20,35 +23,48 @@ class FrozenUnit(nn.Module):
 
     def __init__(self, unit: Unit) -> None:
         super().__init__()
-        self.activation = unit.operator.activation
-        self.compute: nn.Module = _frozen_product(unit) or _Arithmetic(unit)
+        self.compute: nn.Module
+        self.norm: nn.Module | None = None
+        if isinstance(unit, ProductUnit):
+            self.compute = _frozen_product(unit)
+        else:
+            self.compute = _arithmetic(unit.operator)
+            self.norm = None if unit.norm is None else _PerChannel(*folded_norm(unit.norm))
+        self.activation = copy.deepcopy(unit.activation)
         self.levels = None
         if unit.quantizer is not None:
             scale, zero = unit.quantizer.scale_and_zero_point()
             self.levels = (float(scale), int(zero), unit.quantizer.levels)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """As `hwnas.spaces.network.Unit`."""
+        """As `hwnas.spaces.units.Unit`."""
         y: Tensor = self.compute(*inputs)
-        if self.activation == "relu":
-            y = functional.relu(y)
-        elif self.activation == "sigmoid":
-            y = torch.sigmoid(y)
+        for step in (self.norm, self.activation):
+            y = y if step is None else step(y)
         if self.levels is not None:
             scale, zero, high = self.levels
             y = torch.fake_quantize_per_tensor_affine(y, scale, zero, 0, high)
         return y
 
 
-class _Arithmetic(nn.Module):
-    """An operator without weights."""
+def _arithmetic(operator: Operator) -> Unit:
+    """What an operator without weights does before normalisation and activation."""
+    return UNITS[operator.kind](replace(operator, affine="none", activation="none", out_bits=32))
 
-    def __init__(self, unit: Unit) -> None:
+
+class _PerChannel(nn.Module):
+    """Maps times a factor per channel, and a shift."""
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, factor: Tensor, shift: Tensor) -> None:
         super().__init__()
-        self.unit = unit
+        self.register_buffer("factor", factor.detach().reshape(-1, 1, 1))
+        self.register_buffer("shift", shift.detach().reshape(-1, 1, 1))
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.unit.compute(*inputs)
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x, self.factor)
 
 
 class _FlatLinear(nn.Linear):
@@ -57,25 +73,20 @@ class _FlatLinear(nn.Linear):
 
 
 @torch.no_grad()
-def _frozen_product(unit: Unit) -> nn.Module | None:
+def _frozen_product(unit: ProductUnit) -> nn.Module:
+    o = unit.operator
+    weight, factor, bias = unit.folded()
+    weight = quantize_weight(weight, o.weight_bits) * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    layer: nn.Conv2d | nn.Linear
     if isinstance(unit, ConvUnit):
-        weight, factor, bias = unit.folded()
-        weight = quantize_weight(weight, unit.operator.weight_bits) * factor.reshape(-1, 1, 1, 1)
-        o = unit.operator
-        conv = nn.Conv2d(o.in_channels, o.out_channels, o.kernel, o.stride, o.kernel // 2, groups=o.groups,
-                         bias=bias is not None)  # fmt: skip
-        conv.weight.copy_(weight)
-        if bias is not None and conv.bias is not None:
-            conv.bias.copy_(bias)
-        return conv
-    if isinstance(unit, LinearUnit):
-        source = unit.linear
-        linear = _FlatLinear(source.in_features, source.out_features, bias=source.bias is not None)
-        linear.weight.copy_(quantize_weight(source.weight, unit.operator.weight_bits))
-        if source.bias is not None:
-            linear.bias.copy_(source.bias)
-        return linear
-    return None
+        layer = nn.Conv2d(o.in_channels, o.out_channels, o.kernel, o.stride, o.padding, o.dilation, o.groups,
+                          bias=bias is not None)  # fmt: skip
+    else:
+        layer = _FlatLinear(o.in_channels, o.out_channels, bias=bias is not None)
+    layer.weight.copy_(weight)
+    if bias is not None and layer.bias is not None:
+        layer.bias.copy_(bias)
+    return layer
 
 
 def freeze(network: Network) -> fx.GraphModule:

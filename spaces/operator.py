@@ -12,6 +12,11 @@ Kind = Literal[
 Activation = Literal["none", "relu", "relu6", "sigmoid", "hswish", "hsigmoid", "prelu"]
 Affine = Literal["none", "bias", "norm"]
 
+CLIPPING: frozenset[Activation] = frozenset({"none", "relu", "relu6"})
+"""Activations that integer kernels apply as they round. After others the output is rounded from floats."""
+INTEGER_KINDS: frozenset[Kind] = frozenset({"conv", "linear", "pool", "add", "scale", "quantize", "concat"})
+"""Kinds that runtimes have integer kernels for. The others, but for those that only move, turn integers to floats."""
+
 PREVIOUS = ""
 """As an input: the output of the operator before."""
 ENTRY = "^"
@@ -45,7 +50,7 @@ class Operator:
             - ``identity``: another name for a tensor. Slots may give it; workloads replace it by what it reads.
         in_channels, out_channels: Channels; for ``linear`` features. A ``concat`` reads those of its inputs together.
         in_size, out_size: Height and width; (1, 1) for vectors.
-        kernel, stride, groups: Of the convolution. Padding is ``dilation · ((kernel − 1) // 2)``.
+        kernel, stride, groups: Of the convolution, or of what ``kind`` says.
         weight_bits: Bits of a weight, 32 for float32.
         in_bits, out_bits: Bits of the values read and written, 32 for float32.
         density: Share of weights that are not zero, for unstructured or N:M sparsity.
@@ -84,6 +89,11 @@ class Operator:
         return self.kind == "conv" and self.groups == self.in_channels > 1
 
     @property
+    def padding(self) -> int:
+        """Rows and columns of padding on each side of a convolution's or pool's input."""
+        return self.dilation * ((self.kernel - 1) // 2)
+
+    @property
     def weights(self) -> int:
         """Weights of the product, biases and normalisation excluded."""
         if self.kind not in ("conv", "linear"):
@@ -97,18 +107,25 @@ class Operator:
 
     @property
     def params(self) -> int:
-        """Trainable parameters: weights, biases, slopes, and scale and shift of a batch normalisation."""
+        """Trainable parameters: weights (zeros, too), biases, slopes, scale and shift of a batch normalisation."""
         per_channel = {"none": 0, "bias": 1, "norm": 2}[self.affine] + (self.activation == "prelu")
         return self.weights + per_channel * self.out_channels
 
     @property
-    def integer(self) -> bool:
-        """Whether weights, inputs and outputs are all integers of at most 8 bits, as integer kernels need.
+    def moves_integers(self) -> bool:
+        """Whether it only moves integers: their scale and zero point stay, and nothing is rounded again."""
+        return self.kind in ("shuffle", "pad") and self.in_bits == self.out_bits <= 8
 
-        A linear layer may write float32, as classifiers do.
+    @property
+    def integer(self) -> bool:
+        """Whether an integer kernel serves it: weights, inputs and outputs are all integers of at most 8 bits.
+
+        A linear layer may write float32, as classifiers do. See also `INTEGER_KINDS` and `CLIPPING`.
         """
-        low = self.in_bits <= 8 and (self.out_bits <= 8 or self.kind == "linear")
-        return low and (not self.weights or self.weight_bits <= 8)
+        if self.moves_integers:
+            return True
+        low = self.in_bits <= 8 and (self.out_bits <= 8 or self.kind == "linear") and self.kind in INTEGER_KINDS
+        return low and (not self.weights or (self.weight_bits <= 8 and self.activation in CLIPPING))
 
     @property
     def weight_bytes(self) -> int:
@@ -116,12 +133,15 @@ class Operator:
 
         Weights in the narrowest ONNX type that holds them; when they are quantised, a 4-byte scale and a 1-byte zero
         point per output channel; a 4-byte bias per output channel (batch normalisation is folded), with its 4-byte
-        scale where it is an integer.
-        Scales of activations (5 bytes per tensor) are not counted.
+        scale where it is an integer. A normalisation without a product before it has four 4-byte constants per channel,
+        and slopes take 4 bytes each.
+        Weights that are zero are stored, too. Scales of activations (5 bytes per tensor), shapes and the matrices of
+        Hadamard transforms (at most 1 KiB) are not counted.
         """
+        size = 4 * self.out_channels * (self.activation == "prelu")
         if not self.weights:
-            return 0
-        size = -(-self.weights * stored_bits(self.weight_bits) // 8)
+            return size + 16 * self.out_channels * (self.affine == "norm")
+        size += -(-self.weights * stored_bits(self.weight_bits) // 8)
         size += 5 * self.out_channels * (self.weight_bits < 32)
         if self.affine != "none":
             size += self.out_channels * (8 if self.integer else 4)
@@ -129,7 +149,10 @@ class Operator:
 
     @property
     def in_bytes(self) -> int:
-        """Bytes of the (first) tensor read, for one image; values of fewer than 8 bits take a byte each."""
+        """Bytes of the (first) tensor read, for one image; values of fewer than 8 bits take a byte each.
+
+        Of a ``concat`` all tensors count.
+        """
         return self.in_channels * self.in_size[0] * self.in_size[1] * (1 if self.in_bits <= 8 else 4)
 
     @property

@@ -11,12 +11,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+NO_SCALE = 1e-5
+"""Scale of weights that are all zero: small enough to round a bias by it, large enough for the bias to fit 32 bits."""
+
 
 def weight_scale(weight: Tensor, bits: int) -> Tensor:
-    """Scale per output channel, shape (out,): the largest magnitude maps to the largest level 2^(bits−1) − 1."""
+    """Scale per output channel, shape (out,): the largest magnitude maps to the largest level 2^(bits−1) − 1.
+
+    Channels whose weights are all pruned have the scale `NO_SCALE`.
+    """
     levels = (1 << (bits - 1)) - 1
     scale: Tensor = weight.detach().flatten(1).abs().amax(dim=1) / levels
-    return scale.clamp_min(1e-8)
+    return scale.masked_fill(scale == 0, NO_SCALE).clamp_min(1e-8)
 
 
 def quantize_weight(weight: Tensor, bits: int) -> Tensor:

@@ -22,10 +22,12 @@ from hwnas.latency_tables.profiler import Progress, settle
 from hwnas.latency_tables.runtimes.onnxruntime import sum_model
 from hwnas.latency_tables.timing import Protocol
 from hwnas.spaces.files import replacing
-from hwnas.spaces.network import ConvUnit, LinearUnit, Network
-from hwnas.spaces.onnx_graph import Bytes8, to_onnx
+from hwnas.spaces.network import Network
+from hwnas.spaces.onnx_graph import to_onnx
+from hwnas.spaces.onnx_writer import Bytes8
 from hwnas.spaces.operator import NETWORK_INPUT
 from hwnas.spaces.space import Rows, Space
+from hwnas.spaces.units import ProductUnit
 
 FOLDER = "hwnas-kit"
 """What the archive unpacks to."""
@@ -197,18 +199,18 @@ def repeat_weights(network: Network) -> None:
     The weights of each output channel are those of the first one, rotated, unless they are few, and channels are
     normalised alike. What a kernel does, and how long it takes, does not depend on the values.
     """
-    for unit in network.units.values():
-        if isinstance(unit, ConvUnit | LinearUnit):
-            weight = unit.conv.weight if isinstance(unit, ConvUnit) else unit.linear.weight
+    units = [network.unit(o) for o in network.workload.operators]
+    for unit in units:
+        if isinstance(unit, ProductUnit):
+            weight = unit.layer.weight
             first = weight[0].flatten()
             if len(first) >= ROTATED:
                 weight.copy_(torch.stack([first.roll(i) for i in range(len(weight))]).reshape(weight.shape))
     settle(network)
-    for unit in network.units.values():
-        if isinstance(unit, ConvUnit) and unit.norm is not None:
-            for values in (unit.norm.running_mean, unit.norm.running_var):
-                assert values is not None
-                values.fill_(values.mean())
+    for norm in (unit.norm for unit in units if unit.norm is not None):
+        for values in (norm.running_mean, norm.running_var):
+            assert values is not None
+            values.fill_(values.mean())
 
 
 def _programs() -> Iterator[tuple[str, bytes]]:

@@ -32,7 +32,8 @@ OLDEST = (1, 16)
 SUM_CHANNELS, SUM_ACTIVATION, SUM_WEIGHT = 64, 255, 127
 """Of the convolution that shows whether integer kernels are exact: its sums exceed 16 bits."""
 LAYOUT_KERNELS = (
-    "Transpose", "ReorderInput", "ReorderOutput", "Flatten", "Reshape", "MemcpyToHost", "MemcpyFromHost",
+    "Transpose", "ReorderInput", "ReorderOutput", "Flatten", "Reshape", "MemcpyToHost", "MemcpyFromHost", "Concat",
+    "Slice", "Pad", "Shape", "ConstantOfShape", "Identity",
 )  # fmt: skip
 
 NODE_RAN = re.compile(

@@ -22,7 +22,8 @@ from hwnas.latency_tables.runtimes.onnx_session import (
     sums_are_exact,
 )
 from hwnas.spaces.network import Network
-from hwnas.spaces.onnx_graph import OPSET, Bytes8, to_onnx
+from hwnas.spaces.onnx_graph import OPSET, to_onnx
+from hwnas.spaces.onnx_writer import Bytes8
 from hwnas.spaces.operator import NETWORK_INPUT
 
 

@@ -117,8 +117,102 @@ def check_product(seen: dict[str, Any], operator: Operator) -> None:
     assert tuple(y.shape[1:]) == map_shape(operator.out_channels, operator.out_size)
     assert tuple(weight.shape[2:]) == (operator.kernel, operator.kernel)
     assert tuple(seen["stride"]) == (operator.stride, operator.stride)
+    assert tuple(seen["dilation"]) == (operator.dilation, operator.dilation)
+    assert tuple(seen["padding"]) == (operator.padding, operator.padding)
     assert seen["groups"] == x.shape[1] // weight.shape[1] == operator.groups
     assert weight.numel() == operator.weights
+
+
+def check_network(network: Network, images: Tensor) -> Tensor:
+    """Compares all that a network does with its workload, operator by operator, and returns its output."""
+    workload = network.workload
+    assert sum(p.numel() for p in network.parameters()) == workload.params
+    recorder, counter = Recorder(), FlopCounterMode(display=False)
+    recorder.watch(network)
+    with torch.no_grad(), counter, recorder:
+        logits: Tensor = network(images)
+    assert logits.isfinite().all()
+    assert counter.get_total_flops() == 2 * workload.macs * len(images)
+    assert recorder.names == [module_name(o) for o in workload.operators]
+    check_wiring(recorder, workload)
+    products = [o for o in workload.operators if o.kind in ("conv", "linear")]
+    assert len(recorder.products) == len(products)
+    for seen, operator in zip(recorder.products, products, strict=True):
+        check_product(seen, operator)
+        check_weights(seen["weight"], operator, network.unit(operator))
+    return logits
+
+
+def check_wiring(recorder: Recorder, workload: Workload) -> None:
+    """Shapes, value ranges and identity of the tensors at every unit's doors."""
+    written = dict(zip([o.name for o in workload.operators], recorder.outputs, strict=True))
+    for operator, x, y in zip(workload.operators, recorder.inputs, recorder.outputs, strict=True):
+        for name, tensor in zip(operator.inputs, x, strict=True):
+            assert name == "input" or tensor is written[name], operator.name
+        if operator.kind == "concat":
+            assert sum(tensor.shape[1] for tensor in x) == operator.in_channels == operator.out_channels, operator.name
+            assert {tuple(tensor.shape[2:]) for tensor in x} == {operator.in_size}, operator.name
+            assert operator.out_bits <= 8 or torch.equal(torch.cat(x, 1), y), operator.name
+        elif operator.kind != "linear":
+            assert tuple(x[0].shape[1:]) == map_shape(operator.in_channels, operator.in_size), operator.name
+        if operator.kind != "linear":
+            assert tuple(y.shape[1:]) == map_shape(operator.out_channels, operator.out_size), operator.name
+        if operator.out_bits <= 8:
+            assert levels_of(y) <= 2**operator.out_bits, operator.name
+        if operator.in_bits <= 8 and operator.kind != "add":
+            read = x if operator.kind == "concat" else x[:1]
+            assert max(map(levels_of, read)) <= 2**operator.in_bits, operator.name
+        if operator.activation in ("relu", "relu6"):
+            assert y.min() >= 0
+        if operator.activation == "relu6":
+            assert y.max() <= 6 + 1e-5
+        if operator.kind == "pool":
+            difference = pooled(x[0], operator) - y
+            assert operator.out_bits <= 8 or difference.abs().max() < 1e-5
+
+
+def pooled(x: Tensor, operator: Operator) -> Tensor:
+    """Means of whole maps, or of windows: sums over windows by how many of their values are none of padding."""
+    if operator.kernel == 1:
+        return x.mean((2, 3), keepdim=True)
+    (height, width), stride = operator.out_size, operator.stride
+    means = []
+    for i in range(height):
+        for j in range(width):
+            top, left = (max(0, k * stride - operator.padding) for k in (i, j))
+            bottom, right = (k * stride - operator.padding + operator.kernel for k in (i, j))
+            means.append(x[:, :, top:bottom, left:right].mean((2, 3)))
+    return torch.stack(means, -1).reshape(*x.shape[:2], height, width)
+
+
+def check_weights(weight: Tensor, operator: Operator, unit: nn.Module) -> None:
+    """How many levels the weights of a product have, and how many of them are zero."""
+    if operator.density < 1:
+        check_sparsity(weight, operator)
+    elif operator.weight_bits >= 32:
+        assert any(weight is p for p in unit.parameters()), operator.name
+    if operator.weight_bits < 32:
+        levels = 2**operator.weight_bits - 1  # symmetric: one level of two's complement is left out
+        assert max(map(levels_of, weight.flatten(1))) <= levels, operator.name
+
+
+def check_sparsity(weight: Tensor, operator: Operator) -> None:
+    """Weights that are not zero: exactly the operator's share, and fewer only where low bits round more to zero."""
+    density, pattern = operator.density, operator.pattern
+    if pattern:
+        kept = max(1, round(density * pattern))
+        for first in range(0, weight.shape[1], pattern):
+            group = weight[:, first : first + pattern]
+            check_count((group != 0).sum(1), -(-group.shape[1] * kept // pattern), operator)
+    else:
+        check_count((weight != 0).sum(), max(1, round(density * weight.numel())), operator)
+
+
+def check_count(found: Tensor, expected: int, operator: Operator) -> None:
+    if operator.weight_bits >= 32:
+        assert bool((found == expected).all()), operator.name
+    else:
+        assert bool((found <= expected).all()), operator.name
 
 
 class NetworkContract:
@@ -149,47 +243,9 @@ class NetworkContract:
         rows = [smallest(space), space.encode(space.reference()), *space.sample(rng, self.networks)]
         for row in [*rows, *sample_coherent(space, rng, 2)]:
             workload, network = space.workload_of_row(row), settled(space, row)
-            assert sum(p.numel() for p in network.parameters()) == workload.params
-            recorder, counter = Recorder(), FlopCounterMode(display=False)
-            recorder.watch(network)
-            with torch.no_grad(), counter, recorder:
-                logits = network(torch.rand(1, *space.input_shape))
-            assert logits.shape == (1, space.num_classes)
-            assert logits.isfinite().all()
-            assert counter.get_total_flops() == 2 * workload.macs
-            assert recorder.names == [module_name(o) for o in workload.operators]
-            self._check_wiring(recorder, workload)
-            products = [o for o in workload.operators if o.kind in ("conv", "linear")]
-            assert len(recorder.products) == len(products)
-            for seen, operator in zip(recorder.products, products, strict=True):
-                check_product(seen, operator)
-                self._check_weight_bits(seen["weight"], operator, network.unit(operator))
-
-    def _check_wiring(self, recorder: Recorder, workload: Workload) -> None:
-        """Shapes, value ranges and identity of the tensors at every unit's doors."""
-        written = dict(zip([o.name for o in workload.operators], recorder.outputs, strict=True))
-        for operator, x, y in zip(workload.operators, recorder.inputs, recorder.outputs, strict=True):
-            for name, tensor in zip(operator.inputs, x, strict=True):
-                assert name == "input" or tensor is written[name], operator.name
-            if operator.kind != "linear":
-                assert tuple(x[0].shape[1:]) == map_shape(operator.in_channels, operator.in_size), operator.name
-                assert tuple(y.shape[1:]) == map_shape(operator.out_channels, operator.out_size), operator.name
-            if operator.out_bits <= 8:
-                assert levels_of(y) <= 2**operator.out_bits, operator.name
-            if operator.in_bits <= 8 and operator.kind != "add":
-                assert levels_of(x[0]) <= 2**operator.in_bits, operator.name
-            if operator.activation == "relu":
-                assert y.min() >= 0
-            if operator.kind == "pool":
-                difference = x[0].mean((2, 3), keepdim=True) - y
-                assert operator.out_bits <= 8 or difference.abs().max() < 1e-5
-
-    def _check_weight_bits(self, weight: Tensor, operator: Operator, unit: nn.Module) -> None:
-        if operator.weight_bits >= 32:
-            assert any(weight is p for p in unit.parameters()), operator.name
-            return
-        levels = 2**operator.weight_bits - 1  # symmetric: one level of two's complement is left out
-        assert max(map(levels_of, weight.flatten(1))) <= levels, operator.name
+            assert identity(network.workload) == identity(workload)
+            images = torch.rand(1, *space.input_shape)
+            assert check_network(network, images).shape == (1, space.num_classes)
 
     def test_smallest_and_largest_network_train(self, space: Space) -> None:
         for row in (smallest(space), largest(space)):

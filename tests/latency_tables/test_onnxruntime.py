@@ -223,7 +223,7 @@ def test_profiling_leaves_no_files_behind(space: Space, tmp_path: Path, monkeypa
         ("ConvInteger", "integer"), ("Transpose", "layout"), ("ReorderInput", "layout"), ("Flatten", "layout"),
         ("Conv", "float"), ("FusedConv", "float"), ("QuantizeLinear", "conversion"),
         ("DequantizeLinear", "conversion"), ("Clip", "conversion"), ("CPU:Clip", "conversion"),
-        ("MemcpyToHost", "layout"),
+        ("MemcpyToHost", "layout"), ("Concat", "layout"), ("QLinearConcat", "integer"), ("HardSigmoid", "float"),
     ],
 )  # fmt: skip
 def test_kernel_classes(kernel: str, expected: str) -> None:

@@ -29,8 +29,9 @@ from hwnas.search.export import (
 from hwnas.search.training import Recipe, Trainer, accuracy
 from hwnas.spaces import Candidate
 from hwnas.spaces.errors import UnavailableError
-from hwnas.spaces.network import ConvUnit, Network
+from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import snap_biases, weight_bytes
+from hwnas.spaces.units import ConvUnit
 
 from .fixtures import digits, digits_space, synthetic_device, thin_row
 

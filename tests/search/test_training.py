@@ -15,8 +15,9 @@ from torch.nn import functional
 from hwnas.search.datasets import Dataset, Split, batches
 from hwnas.search.training import CALIBRATION_IMAGES, Recipe, Trainer, accuracy, calibrate
 from hwnas.spaces.errors import DivergedError
-from hwnas.spaces.network import ConvUnit, Network
+from hwnas.spaces.network import Network
 from hwnas.spaces.quantizers import ActivationQuantizer
+from hwnas.spaces.units import ConvUnit
 
 from .fixtures import digits, digits_space, thin_row
 

@@ -15,6 +15,7 @@ from hwnas.spaces.network import Network, module_name
 from hwnas.spaces.operator import NETWORK_INPUT
 from hwnas.spaces.space import Rows
 from hwnas.spaces.variation import sample_coherent
+from tests.every_kind import OPERATORS, alone, built, everything
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,28 @@ def test_every_operator_is_equal_to_the_networks(space: Space) -> None:
                 values, flips = values + far.numel(), flips + int(far.sum())
     assert values > 1e5
     assert flips < 1e-4 * values
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_operators_of_every_kind_are_equal_to_the_networks(bits: int) -> None:
+    for name, operator in OPERATORS.items():
+        network = built(alone(operator, bits))
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        expected, actual = outputs(network)
+        level = 0.0
+        if bits < 32 and (quantizer := network.unit(network.workload.operators[1]).quantizer):
+            level = float(quantizer.scale_and_zero_point()[0])
+        difference = (actual - expected).abs()
+        assert difference.max() <= 1e-5 + 1.01 * level, name
+        assert (difference > 1e-5).float().mean() < 0.01, name
+        assert not [m for m in freeze(network).modules() if isinstance(m, nn.BatchNorm2d)], name
+        assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+        assert all(p.requires_grad for p in network.parameters()), "the network can go on learning"
+
+
+def test_a_network_of_every_kind_is_frozen() -> None:
+    expected, actual = outputs(built(everything()))
+    assert torch.allclose(actual, expected, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_without_rounded_activations_the_whole_is_equal(space: Space) -> None:

@@ -16,10 +16,11 @@ from torch import nn
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.decision import Option
-from hwnas.spaces.network import ConvUnit, LinearUnit, Network
+from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import snap_biases, to_onnx, weight_bytes
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Rows
+from hwnas.spaces.units import ConvUnit, LinearUnit
 from hwnas.spaces.variation import sample_coherent
 
 SHAPES = ((1, 8, 8), (3, 32, 32))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
+from typing import get_args
 
 import pytest
 
 from hwnas.spaces import Operator
-from hwnas.spaces.operator import Affine, stored_bits
+from hwnas.spaces.operator import Activation, Affine, Kind, stored_bits
 
 CONV = Operator("conv", 3, 8, (32, 32), (16, 16), 3, 2, affine="norm", name="stem")
 DEPTHWISE = Operator("conv", 8, 8, (16, 16), (16, 16), 5, 1, 8, affine="norm", name="dw")
@@ -85,6 +86,39 @@ def test_integer_operators_read_weigh_and_write_integers() -> None:
     assert not replace(ADD, in_bits=8, out_bits=32).integer
 
 
+def test_kinds_and_activations_without_integer_kernels() -> None:
+    low = replace(POINTWISE, weight_bits=8, in_bits=8, out_bits=8)
+    integer = {a for a in get_args(Activation) if replace(low, activation=a).integer}
+    assert integer == {"none", "relu", "relu6"}, "the others are computed in floats before they are rounded"
+    kinds = {k for k in get_args(Kind) if replace(ADD, kind=k, in_bits=8, out_bits=8, weight_bits=8).integer}
+    assert kinds == {"conv", "linear", "pool", "add", "scale", "quantize", "concat", "shuffle", "pad"}
+    shuffle = Operator("shuffle", 8, 8, in_bits=8, out_bits=8, groups=2)
+    assert shuffle.moves_integers
+    for other in (replace(shuffle, out_bits=4), replace(shuffle, in_bits=32, out_bits=32), replace(shuffle, in_bits=4)):
+        assert not other.moves_integers, "what is rounded again is not only moved"
+        assert not other.integer
+    assert not replace(shuffle, kind="hadamard").moves_integers
+
+
+def test_amounts_of_further_kinds() -> None:
+    size = {"in_size": (8, 8), "out_size": (8, 8)}
+    dilated = Operator("conv", 8, 16, kernel=3, dilation=4, affine="norm", activation="prelu", **size)  # type: ignore[arg-type]
+    assert dilated.padding == 4
+    assert dilated.macs == 16 * 8 * 9 * 64 == 73_728
+    assert dilated.params == 1152 + 2 * 16 + 16
+    assert dilated.weight_bytes == 4 * 1152 + 4 * 16 + 4 * 16  # weights, folded normalisation, slopes
+    sparse = replace(dilated, density=0.5, pattern=4)
+    assert (sparse.macs, sparse.params, sparse.weight_bytes) == (dilated.macs, dilated.params, dilated.weight_bytes)
+    assert [Operator("pool", 8, 8, kernel=k).padding for k in (1, 2, 3, 5)] == [0, 0, 1, 2]
+    activate = Operator("activate", 8, 8, affine="norm", activation="prelu", **size)  # type: ignore[arg-type]
+    assert (activate.macs, activate.params, activate.weight_bytes) == (0, 3 * 8, 4 * 4 * 8 + 4 * 8)
+    concat = Operator("concat", 24, 24, in_bits=8, out_bits=8, **size)  # type: ignore[arg-type]
+    assert (concat.in_bytes, concat.out_bytes) == (24 * 64, 24 * 64)
+    for kind in ("pool", "concat", "shuffle", "hadamard", "pad", "zero"):
+        other = replace(concat, kind=kind, kernel=3)
+        assert other.macs == other.params == other.weight_bytes == 0
+
+
 def test_depthwise_is_one_filter_per_channel() -> None:
     assert DEPTHWISE.depthwise
     assert not POINTWISE.depthwise
@@ -100,6 +134,8 @@ def test_equality_is_what_a_device_can_tell_apart() -> None:
         replace(CONV, weight_bits=8),
         replace(CONV, activation="relu"),
         replace(CONV, density=0.5),
+        replace(CONV, dilation=2),
+        replace(CONV, density=0.5, pattern=4),
         replace(CONV, in_size=(33, 32)),
     ):
         assert changed != CONV

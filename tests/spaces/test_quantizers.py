@@ -70,6 +70,7 @@ def test_a_channel_of_zeros_stays_zero() -> None:
     weight = torch.zeros(2, 3)
     weight[1] = torch.tensor([0.5, -1.0, 0.2])
     assert not quantize_weight(weight, 4)[0].any()
+    assert weight_scale(weight, 4).tolist() == pytest.approx([1e-5, 1 / 7])
     assert quantize_weight(weight, 4).isfinite().all()
 
 

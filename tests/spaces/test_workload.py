@@ -47,6 +47,21 @@ def test_an_operator_may_name_its_input() -> None:
     assert workload.operators[2].inputs == ("b", "a")
 
 
+def test_an_identity_is_another_name_of_what_it_reads() -> None:
+    def name(name: str, *inputs: str) -> Operator:
+        return Operator("identity", 8, 8, (4, 4), (4, 4), name=name, inputs=inputs or (PREVIOUS,))
+
+    workload = Workload.wire(
+        [conv("a", 3, 8), name("node"), name("again", "node"), conv("b", 8, 8), add("c", 8, "again", "b"),
+         name("image", "input"), conv("d", 3, 8)]
+    )  # fmt: skip
+    assert [(o.name, o.inputs) for o in workload.operators] == [
+        ("a", ("input",)), ("b", ("a",)), ("c", ("a", "b")), ("d", ("input",)),
+    ]  # fmt: skip
+    with pytest.raises(InvalidSpaceError, match="two operators are called 'node'"):
+        Workload.wire([conv("a", 3, 8), name("node"), conv("node", 8, 8)])
+
+
 @pytest.mark.parametrize("name", ["later", "nowhere", "^nogroup"])
 def test_an_input_that_nothing_writes_is_refused(name: str) -> None:
     with pytest.raises(InvalidSpaceError, match=r"operator 'a' reads '.*', which nothing before it writes"):

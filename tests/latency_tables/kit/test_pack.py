@@ -22,7 +22,9 @@ from hwnas.latency_tables.profiler import prepare, settle
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
 from hwnas.spaces import load_space
 from hwnas.spaces.errors import HwnasError
+from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import to_onnx
+from tests.every_kind import IMAGE, everything
 
 from .kits import LENIENT, NAME, tiny_space
 
@@ -133,6 +135,19 @@ def test_the_files_run_the_same_kernels_as_exported_ones_and_take_a_fraction_of_
         )
     exported_bytes, packed_bytes = np.sum(sizes, axis=0)
     assert packed_bytes < exported_bytes / 2
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_networks_of_every_kind_are_packed(bits: int, tmp_path: Path) -> None:
+    workload, runtime = everything(bits), OnnxRuntime()
+    plain, repeated = (Network(workload, IMAGE) for _ in range(2))
+    settle(plain)
+    repeat_weights(repeated)
+    exported, packed = to_onnx(plain), to_onnx(repeated, whole_bytes=True)
+    packed.opset_import[0].version, packed.ir_version = 17, 8
+    assert kernels(runtime, exported, tmp_path) == kernels(runtime, packed, tmp_path)
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in packed.graph.initializer if t.name.endswith("weight")}
+    assert np.mean(weights["a.first/weight"] != 0) == pytest.approx(0.5, abs=0.01 if bits == 32 else 0.1)
 
 
 def test_whole_bytes_change_no_output() -> None:
