@@ -11,7 +11,7 @@ from hwnas.latency_tables.plan import precision_pairs
 from hwnas.latency_tables.runtimes import OperatorTime, Runtime
 from hwnas.latency_tables.simulated import execution
 from hwnas.latency_tables.timing import Timing
-from hwnas.spaces.operator import Operator, stored_bits
+from hwnas.spaces.operator import CLIPPING, Operator, stored_bits
 from hwnas.spaces.space import Rows, Space
 
 FLOAT = 32
@@ -21,6 +21,8 @@ def find_precisions(
     space: Space, runtime: Runtime, rows: Rows, timings: Sequence[Timing], times: Sequence[Mapping[str, OperatorTime]]
 ) -> tuple[Precision, ...]:
     """What the device does with every pair of bits of the space.
+
+    Convolutions of an activation that no integer kernel has (see `CLIPPING`) tell nothing of low bits.
 
     Args:
         space: The space.
@@ -36,7 +38,10 @@ def find_precisions(
         layers = [
             own[o.name]
             for o in space.workload_of_row(row).operators
-            if o.kind == "conv" and (o.weight_bits, o.in_bits, o.out_bits) == wanted and o.name in own
+            if o.kind == "conv"
+            and (o.weight_bits, o.in_bits, o.out_bits) == wanted
+            and o.name in own
+            and (act_bits == FLOAT or o.activation in CLIPPING)
         ]
         result.append(
             Precision(
@@ -76,8 +81,9 @@ def executes_on(device: Device, operator: Operator) -> Execution | Literal["not 
 def executes(operator: Operator, precisions: tuple[Precision, ...]) -> Execution | Literal["not measured"]:
     """How a device runs one operator, from its measured precisions.
 
-    An operator whose input and output differ in kind, or whose bits were not measured, is emulated. Nothing is said of
-    quantised operators where no precision was measured at all.
+    An operator whose input and output differ in kind, or whose bits were not measured, is emulated, and so is one of
+    low bits that no integer kernel serves. Nothing is said of quantised operators where no precision was measured at
+    all.
     """
     if (
         not precisions
@@ -92,6 +98,8 @@ def executes(operator: Operator, precisions: tuple[Precision, ...]) -> Execution
     if operator.kind == "linear":
         floats = {operator.in_bits > 8}
     if len(floats) > 1:
+        return "emulated"
+    if operator.in_bits <= 8 and operator.activation not in CLIPPING:
         return "emulated"
     act_bits = operator.in_bits if operator.kind == "linear" else min(operator.in_bits, operator.out_bits)
     for precision in precisions:

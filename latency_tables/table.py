@@ -32,6 +32,8 @@ _OPERATOR = pa.schema(
         ("out_bits", pa.int32()),
         ("density", pa.float64()),
         ("activation", pa.string()),
+        ("dilation", pa.int32()),
+        ("pattern", pa.int32()),
     ]
 )
 TABLE_SCHEMA = pa.schema(
@@ -69,9 +71,16 @@ _MAY_LACK = {
     ("networks.parquet", "energy_spread"),
     ("networks.parquet", "peak_memory_bytes"),
 }
-_LATER = {"networks.parquet": ("energy_spread", "peak_memory_bytes")}
-"""Columns that tables written before them do not have: they read as empty."""
-_WORDS = {"kind": get_args(Kind), "activation": get_args(Activation), "role": get_args(Role)}
+_LATER: dict[str, dict[str, int | None]] = {
+    "table.parquet": {"dilation": 1, "pattern": 0},
+    "networks.parquet": {"energy_spread": None, "peak_memory_bytes": None},
+}
+"""Columns that tables written before them do not have, and what they read as."""
+_WORDS = {
+    "kind": tuple(kind for kind in get_args(Kind) if kind != "identity"),  # which no workload has
+    "activation": get_args(Activation),
+    "role": get_args(Role),
+}
 
 
 LEAST_TIMED_MS = 0.003
@@ -179,9 +188,9 @@ def _read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
         raise InvalidFileError(f"there is no file {path}; register the device again") from error
     except (pa.ArrowException, OSError) as error:
         raise InvalidFileError(f"{path} is not a readable Parquet file: {error}") from error
-    for name in _LATER.get(path.name, ()):
+    for name, value in _LATER[path.name].items():
         if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+            table = table.append_column(name, pa.array([value] * len(table), schema.field(name).type))
     if missing := [name for name in schema.names if name not in table.column_names]:
         raise InvalidFileError(
             f"{path} lacks the column {missing[0]!r}; remove {path.parent} and register the device again"

@@ -8,12 +8,15 @@ decided by cross-validation on two image sizes: `hwnas bench latency` compares t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from hwnas.spaces.operator import Operator
+from hwnas.spaces.operator import Activation, Operator
 
 Term = tuple[str, ...]
 Family = tuple[str, str, str]
+FUSED: frozenset[Activation] = frozenset({"none", "relu", "relu6", "sigmoid", "hsigmoid"})
+"""Activations that runtimes compute with the layer before. Others are steps of their own."""
 CHANNEL_BLOCK = 8
 """Float kernels work on blocks of channels; other channel numbers take another kernel or a change of layout."""
 
@@ -21,11 +24,13 @@ CHANNEL_BLOCK = 8
 def role(operator: Operator) -> str:
     """What the operator is to a runtime, whatever its precision."""
     if operator.kind != "conv":
-        return operator.kind
+        return "window pool" if operator.kind == "pool" and operator.kernel > 1 else operator.kind
     if operator.in_size == (1, 1):
         return "vector"
     if operator.depthwise:
         return "depthwise"
+    if operator.groups > 1:
+        return "grouped"
     return "pointwise" if operator.kernel == 1 else "conv"
 
 
@@ -64,6 +69,13 @@ def latency_terms(operator: Operator) -> Iterator[tuple[Term, float]]:
             yield from _conversions(own[0], o, moved_in, moved_out)
     if o.kind == "conv":
         yield from _convolution(own, o)
+    elif o.kind == "pool" and o.kernel > 1:
+        yield (*own, "taps"), moved_out * o.kernel**2
+    elif o.kind == "hadamard":
+        yield (*own, "butterflies"), moved_out * math.log2(o.in_channels // o.groups)
+    if o.activation not in FUSED:
+        yield ("activation", "call", o.activation), 1.0
+        yield ("activation", "out", o.activation), moved_out
 
 
 def _conversions(name: str, o: Operator, moved_in: float, moved_out: float) -> Iterator[tuple[Term, float]]:
@@ -87,6 +99,9 @@ def _convolution(own: Family, o: Operator) -> Iterator[tuple[Term, float]]:
     if o.stride > 1:
         yield (*own, "strided call"), 1.0
         yield (*own, "strided macs"), macs
+    if o.dilation > 1:
+        yield (*own, "dilated call"), 1.0
+        yield (*own, "dilated macs"), macs
     if not o.integer:
         for side, channels in (("in", o.in_channels), ("out", o.out_channels)):
             if channels % CHANNEL_BLOCK:
@@ -94,7 +109,10 @@ def _convolution(own: Family, o: Operator) -> Iterator[tuple[Term, float]]:
                 yield (*own, f"odd {side} macs"), macs
 
 
-ROLES = ("conv", "pointwise", "depthwise", "vector", "linear", "pool", "add", "scale", "quantize")
+ROLES = (
+    "conv", "pointwise", "depthwise", "vector", "linear", "pool", "add", "scale", "quantize", "grouped", "window pool",
+    "concat", "shuffle", "hadamard", "pad", "activate", "zero",
+)  # fmt: skip
 STORED = ("no weights", "float weights", "8-bit weights", "integer weights")
 
 
@@ -109,6 +127,7 @@ def measures(operator: Operator) -> list[float]:
         o.in_channels % (2 * CHANNEL_BLOCK) == 0, o.out_channels % (2 * CHANNEL_BLOCK) == 0,
         o.in_size[0], o.out_size[0], o.kernel, o.stride, o.activation == "none", o.macs, o.weights,
         o.in_channels * o.in_size[0] * o.in_size[1], o.out_channels * o.out_size[0] * o.out_size[1],
+        o.dilation, o.activation in FUSED,
     ]  # fmt: skip
 
 

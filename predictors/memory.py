@@ -33,8 +33,6 @@ ALIVE = (
 )  # fmt: skip
 WORKSPACE = ("float patches", "integer sums", "integer patches")
 EARLY = ("weights that meet integers", "weights that meet floats")
-KINDS = ("conv", "linear", "scale", "quantize", "pool", "add")
-CONV, LINEAR, SCALE, QUANTIZE = range(4)
 MIN_NETWORKS = 20
 """Measured networks to learn coefficients from."""
 SEGMENT = 2**16
@@ -62,22 +60,24 @@ class Amounts:
 
 
 def amounts(operators: Sequence[Operator]) -> Amounts:
-    """The bytes of operators, but for those held for later ones."""
+    """The bytes of operators, but for those held for later ones.
+
+    All inputs of a concatenation are read, and the first one of an addition: the other one is held.
+    """
     fields = [
         (o.in_channels, o.out_channels, *o.in_size, *o.out_size, o.kernel, o.stride, o.groups, o.weight_bits, o.in_bits,
-         o.out_bits, KINDS.index(o.kind))
+         o.out_bits)
         for o in operators
     ]  # fmt: skip
-    columns = np.array(fields, dtype=np.float64).reshape(-1, 13).T
-    cin, cout, in_height, in_width, out_height, out_width, kernel, stride, groups, w_bits, in_bits, out_bits, kind = (
-        columns
-    )
-    conv, weighted = kind == CONV, kind <= LINEAR
-    low_in, low_out = in_bits <= 8, out_bits <= 8
-    integer = low_in & (low_out | (kind == LINEAR)) & (~weighted | (w_bits <= 8))
+    columns = np.array(fields, dtype=np.float64).reshape(-1, 12).T
+    cin, cout, in_height, in_width, out_height, out_width, kernel, stride, groups, w_bits, in_bits, out_bits = columns
+    kinds = np.array([o.kind for o in operators], dtype=np.str_)
+    conv, linear, scale, quantize = (kinds == kind for kind in ("conv", "linear", "scale", "quantize"))
+    integer = np.array([o.integer for o in operators], dtype=np.bool_)
+    weighted, low_in, low_out = conv | linear, in_bits <= 8, out_bits <= 8
     values_in, positions = cin * in_height * in_width, out_height * out_width
     values_out = cout * positions
-    computes_floats = (~integer & (kind != QUANTIZE)) | (kind == SCALE)
+    computes_floats = (~integer & ~quantize) | scale
     spatial = conv & (in_height * in_width > 1)
     emulated, blocked = weighted & ~integer & (w_bits <= 8), spatial & ~integer & (w_bits > 8)
     patch = kernel**2 * cin // groups * positions
@@ -89,7 +89,7 @@ def amounts(operators: Sequence[Operator]) -> Amounts:
         4 * values_in * (blocked & low_in),
         4 * values_out * (blocked & low_out),
         4 * emulated * cout * (cin // groups) * kernel**2,
-        4 * values_in * (kind == SCALE),
+        4 * values_in * scale,
     )
     depthwise = (groups == cin) & (cin > 1)
     unfolded = kernel * stride > 1

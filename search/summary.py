@@ -17,7 +17,7 @@ from hwnas.search.ledger import Trial
 from hwnas.search.report_data import ENERGY, LATENCY, CheckPoint, LayerRow, ReportData, TrialPoint
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.spaces.candidate import Candidate
-from hwnas.spaces.operator import Operator
+from hwnas.spaces.operator import CLIPPING, Operator
 
 
 def report_data(run: Run, result: RunResult) -> ReportData:
@@ -91,7 +91,7 @@ def layer_rows(run: Run, candidate: Mapping[str, Any], drift: float = 1.0) -> li
     return [
         LayerRow(
             name=o.name,
-            kind=_kind(o),
+            kind=kind_in_words(o),
             shape=f"{_shape(o.in_channels, o.in_size)} → {_shape(o.out_channels, o.out_size)}",
             in_channels=o.in_channels,
             out_channels=o.out_channels,
@@ -125,11 +125,31 @@ def _widest(run: Run) -> Any:
     return run.space.workload(Candidate({d.name: d.options[-1] for d in run.space.decisions}))
 
 
-def _kind(o: Operator) -> str:
-    if o.kind != "conv":
-        return o.kind
-    stride = f" /{o.stride}" if o.stride > 1 else ""
-    return f"{'depthwise' if o.depthwise else 'conv'} {o.kernel}×{o.kernel}{stride}"
+def kind_in_words(o: Operator) -> str:
+    """What an operator is, such as "conv 3×3 dilated 2"; normalisations and clippings after a product are left out."""
+    name: str = "depthwise" if o.depthwise else o.kind
+    if o.kind == "hadamard":
+        name = "Hadamard transform"
+    elif o.kind == "activate":
+        parts = ["normalisation"] * (o.affine == "norm") + [o.activation] * (o.activation != "none")
+        name = " and ".join(parts) or "nothing"
+    window = o.kind == "conv" or (o.kind == "pool" and o.kernel > 1)
+    words = [
+        name,
+        f"{o.kernel}×{o.kernel}" * window,
+        f"/{o.stride}" * (o.stride > 1),
+        f"dilated {o.dilation}" * (o.dilation > 1),
+        f"in {o.groups} groups" * (o.groups > 1 and not o.depthwise),
+        _sparsity(o),
+        f"with {o.activation}" * (bool(o.weights) and o.activation not in CLIPPING),
+    ]
+    return " ".join(word for word in words if word)
+
+
+def _sparsity(o: Operator) -> str:
+    if o.density >= 1 or not o.weights:
+        return ""
+    return f"{max(1, round(o.density * o.pattern))}:{o.pattern} sparse" if o.pattern else f"{o.density:.0%} dense"
 
 
 def _shape(channels: int, size: tuple[int, int]) -> str:

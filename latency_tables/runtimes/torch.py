@@ -17,7 +17,10 @@ from hwnas.spaces.network import Network, module_name
 
 WARMUP_RUNS = 10
 LABEL = "hwnas::"
-LAYOUT = ("flatten", "contiguous", "clone", "copy_", "_to_copy", "reshape", "view")
+LAYOUT = (
+    "flatten", "contiguous", "clone", "copy_", "_to_copy", "reshape", "view", "alias", "transpose", "slice", "unbind",
+    "stack", "cat", "pad",
+)  # fmt: skip
 
 
 class Torch:

@@ -64,10 +64,11 @@ class Traffic:
 def traffic(operator: Operator, width: Callable[[int], int]) -> Traffic:
     """Every value packed in its ``width``, weights that are zero included: none of the machines compresses them.
 
-    Of an addition both inputs are read; of a scaling the gates are left out.
+    Of an addition both inputs are read, of a concatenation all of them, and nothing to write zeros; of a scaling the
+    gates are left out.
     """
     o = operator
-    values_in = o.in_channels * o.in_size[0] * o.in_size[1] * (2 if o.kind == "add" else 1)
+    values_in = o.in_channels * o.in_size[0] * o.in_size[1] * {"add": 2, "zero": 0}.get(o.kind, 1)
     values_out = o.out_channels * o.out_size[0] * o.out_size[1]
     return Traffic(values_in * width(o.in_bits), o.weights * width(o.weight_bits), values_out * width(o.out_bits))
 

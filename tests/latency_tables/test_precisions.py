@@ -69,6 +69,12 @@ ADD = Operator("add", 8, 8, (4, 4), (4, 4))
         (replace(INTEGER, weight_bits=32), "emulated"),
         (replace(INTEGER, out_bits=4), "emulated"),  # the narrower side counts
         (replace(INTEGER, in_bits=4), "emulated"),
+        (replace(INTEGER, activation="relu6"), "native"),
+        (replace(INTEGER, activation="hswish"), "emulated"),  # no integer kernel has it
+        (replace(CONV, activation="hswish"), "native"),
+        (Operator("hadamard", 8, 8, (4, 4), (4, 4), in_bits=8, out_bits=8), "emulated"),
+        (Operator("hadamard", 8, 8, (4, 4), (4, 4)), "native"),
+        (Operator("concat", 8, 8, (4, 4), (4, 4), in_bits=8, out_bits=8), "native"),
         (LINEAR, "native"),  # though it writes floats
         (replace(LINEAR, weight_bits=4), "stored only"),
         (replace(LINEAR, in_bits=32), "emulated"),

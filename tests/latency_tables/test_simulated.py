@@ -12,6 +12,7 @@ from hwnas.latency_tables.simulated.bit_serial import BISMO_CLOUD, BISMO_EDGE
 from hwnas.latency_tables.simulated.eyeriss import EYERISS, UNIT_PJ
 from hwnas.latency_tables.simulated.spatial import BIT_FUSION
 from hwnas.spaces import Operator, load_space
+from tests.every_kind import OPERATORS
 
 every_accelerator = pytest.mark.parametrize("accelerator", ACCELERATORS.values(), ids=ACCELERATORS)
 
@@ -202,6 +203,25 @@ def test_operators_without_weights_are_traffic(accelerator: Accelerator) -> None
     pool = Operator("pool", 24, 24, (4, 4), (1, 1), in_bits=8, out_bits=8)
     assert accelerator.latency_ms(add) > 0
     assert accelerator.energy_mj(add) / accelerator.energy_mj(pool) == pytest.approx((2 + 1) * 128 / (24 * 17))
+
+
+@every_accelerator
+def test_kinds_without_weights_cost_what_they_move(accelerator: Accelerator) -> None:
+    pool = Operator("pool", 24, 24, (4, 4), (1, 1), in_bits=8, out_bits=8)
+    unit = accelerator.energy_mj(pool) / (24 * 17)  # of a byte
+    for name, operator in OPERATORS.items():
+        if operator.weights:
+            continue
+        own = replace(operator, in_bits=8, out_bits=8)
+        read = {"add": 2, "zero": 0}.get(own.kind, 1) * own.in_bytes  # a concatenation's in_bytes are of all inputs
+        assert accelerator.energy_mj(own) == pytest.approx(unit * (read + own.out_bytes)), name
+        assert accelerator.latency_ms(own) > 0
+
+
+@every_accelerator
+def test_dilation_changes_no_product(accelerator: Accelerator) -> None:
+    for cost in (accelerator.latency_ms, accelerator.energy_mj):
+        assert cost(replace(small(8, 8), dilation=2)) == cost(small(8, 8))
 
 
 @every_accelerator

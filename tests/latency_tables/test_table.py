@@ -14,9 +14,12 @@ import pytest
 from hwnas.latency_tables.table import NETWORKS_SCHEMA, TABLE_SCHEMA, LatencyTable, NetworkRow, OperatorRow, Role
 from hwnas.spaces import Operator, load_space
 from hwnas.spaces.errors import InvalidFileError
+from tests.every_kind import OPERATORS
 
 LATER = ("energy_spread", "peak_memory_bytes")
 """Columns of networks that older tables do not have."""
+LATER_OF_OPERATORS = {"dilation": 1, "pattern": 0}
+"""Columns of operators that older tables do not have, and what they read as."""
 
 
 def made_up_table() -> LatencyTable:
@@ -114,9 +117,32 @@ def test_a_table_from_before_a_column_is_read(table: LatencyTable, tmp_path: Pat
     assert LatencyTable.load(tmp_path) == replace(table, networks=without)
 
 
+def test_a_table_from_before_dilation_and_patterns_is_read(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    rewrite(tmp_path, "table", lambda t: t.drop_columns(list(LATER_OF_OPERATORS)))
+    assert LatencyTable.load(tmp_path) == table
+    operators = [row.operator for row in LatencyTable.load(tmp_path).operators]
+    assert {(o.dilation, o.pattern) for o in operators} == {(1, 0)}
+
+
+def test_operators_of_every_kind_survive(tmp_path: Path) -> None:
+    everything = LatencyTable(tuple(OperatorRow(o) for o in OPERATORS.values()))
+    everything.save(tmp_path)
+    assert LatencyTable.load(tmp_path) == everything
+    assert {row.operator.pattern for row in LatencyTable.load(tmp_path).operators} == {0, 2, 4}
+
+
+def test_another_name_for_a_tensor_is_no_operator(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path)
+    rewrite(tmp_path, "table", lambda t: set_column(t, "kind", ["identity"] * len(t)))
+    with pytest.raises(InvalidFileError, match=r"unknown kind 'identity' \(known: conv, .*, zero\)"):
+        LatencyTable.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "column"),
-    [("table", n) for n in TABLE_SCHEMA.names] + [("networks", n) for n in NETWORKS_SCHEMA.names if n not in LATER],
+    [("table", n) for n in TABLE_SCHEMA.names if n not in LATER_OF_OPERATORS]
+    + [("networks", n) for n in NETWORKS_SCHEMA.names if n not in LATER],
 )
 def test_a_missing_column_is_named(table: LatencyTable, tmp_path: Path, name: str, column: str) -> None:
     table.save(tmp_path)
@@ -152,7 +178,13 @@ def test_more_columns_and_another_order_do_no_harm(table: LatencyTable, tmp_path
 
 @pytest.mark.parametrize(
     ("name", "column"),
-    [("networks", "operators"), ("networks", "latency_ms_p50"), ("table", "kernels"), ("table", "in_channels")],
+    [
+        ("networks", "operators"),
+        ("networks", "latency_ms_p50"),
+        ("table", "kernels"),
+        ("table", "in_channels"),
+        ("table", "dilation"),
+    ],
 )
 def test_missing_values_are_refused(table: LatencyTable, tmp_path: Path, name: str, column: str) -> None:
     table.save(tmp_path)

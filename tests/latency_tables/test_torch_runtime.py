@@ -81,7 +81,7 @@ def test_low_precision_saves_nothing(space: Space) -> None:
     [
         ("conv2d", "float"), ("linear", "float"), ("relu", "float"), ("mean", "float"), ("sigmoid", "float"),
         ("fake_quantize_per_tensor_affine", "conversion"), ("flatten", "layout"), ("contiguous", "layout"),
-        ("copy_", "layout"),
+        ("copy_", "layout"), ("cat", "layout"), ("hardswish", "float"),
     ],
 )  # fmt: skip
 def test_kernel_classes(kernel: str, expected: str) -> None:

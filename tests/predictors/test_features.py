@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwnas.predictors.features import Family, family, latency_terms, role
+from hwnas.predictors.features import ROLES, Family, energy_terms, family, latency_terms, measures, role
 from hwnas.spaces import Operator
+from tests.every_kind import OPERATORS, everything
 
 from .synthetic import digits_space
 
@@ -25,7 +26,9 @@ ADD = Operator("add", 16, 16, (4, 4), (4, 4))
     [
         (CONV, "conv"), (POINTWISE, "pointwise"), (DEPTHWISE, "depthwise"), (LINEAR, "linear"), (ADD, "add"),
         (Operator("conv", 16, 4), "vector"), (replace(DEPTHWISE, in_size=(1, 1), out_size=(1, 1)), "vector"),
-        (Operator("pool", 16, 16, (4, 4)), "pool"),
+        (Operator("pool", 16, 16, (4, 4)), "pool"), (Operator("pool", 16, 16, (4, 4), (4, 4), 3), "window pool"),
+        (Operator("conv", 16, 24, (4, 4), (4, 4), groups=4), "grouped"),
+        (Operator("concat", 16, 16, (4, 4), (4, 4)), "concat"),
     ],
 )  # fmt: skip
 def test_roles(operator: Operator, expected: str) -> None:
@@ -103,6 +106,34 @@ def test_float_operators_between_integers_pay_for_conversions() -> None:
 def test_terms_depend_on_what_a_device_can_tell_apart_only() -> None:
     renamed = replace(CONV, name="elsewhere", inputs=("x",), held_bytes=99, affine="norm")
     assert list(latency_terms(renamed)) == list(latency_terms(CONV))
+
+
+def test_amounts_of_further_kinds_by_hand() -> None:
+    own, macs = ("conv", "float", "float weights"), 16 * 27 * 16 / 1e4
+    plain, dilated = (dict(latency_terms(replace(CONV, dilation=d))) for d in (1, 2))
+    assert dilated == plain | {(*own, "dilated call"): 1.0, (*own, "dilated macs"): macs}
+    pool = dict(latency_terms(Operator("pool", 8, 8, (8, 8), (4, 4), 3, 2)))
+    assert pool["window pool", "float", "no weights", "taps"] == pytest.approx(8 * 16 * 9 / 1e3)
+    mix = dict(latency_terms(Operator("hadamard", 48, 48, (4, 4), (4, 4), groups=3, in_bits=8, out_bits=8)))
+    steps = 4  # of the 2⁴ channels of a group
+    assert mix["hadamard", "float<>", "no weights", "butterflies"] == pytest.approx(48 * 16 * steps / 1e3)
+    fused, own_step = (dict(latency_terms(replace(CONV, activation=a))) for a in ("relu6", "hswish"))
+    assert fused == plain
+    step = {("activation", "call", "hswish"): 1.0, ("activation", "out", "hswish"): 16 * 16 / 1e3}
+    assert own_step == plain | step
+
+
+def test_every_kind_has_terms_and_measures() -> None:
+    for operator in [*OPERATORS.values(), *everything(8).operators]:
+        assert operator.kind == "identity" or role(operator) in ROLES
+        terms = list(latency_terms(operator))
+        assert terms[0] == ((*family(operator), "call"), 1.0)
+        assert all(amount >= 0 for _, amount in terms)
+        assert len(measures(operator)) == len(measures(CONV))
+        moved = [amount for term, amount in energy_terms(operator) if term[0] == "moved"]
+        assert moved[0] > 0
+    assert measures(replace(CONV, dilation=2)) != measures(CONV)
+    assert measures(replace(CONV, activation="prelu")) != measures(replace(CONV, activation="relu"))
 
 
 def test_terms_of_a_whole_space() -> None:

@@ -78,6 +78,18 @@ def test_amounts_of_the_rest() -> None:
     assert named(Operator("linear", 8, 10, weight_bits=8, in_bits=8)) == {"read": 8, "written": 40}
 
 
+def test_amounts_of_further_kinds() -> None:
+    size = {"in_size": (4, 4), "out_size": (4, 4)}
+    concat = Operator("concat", 24, 24, in_bits=8, out_bits=8, **size)  # type: ignore[arg-type]
+    assert named(concat) == {"read": 24 * 16, "written": 24 * 16}, "all inputs"
+    in_floats = {"float copy read": 4 * 24 * 16, "float copy written": 4 * 24 * 16}
+    assert named(replace(concat, kind="shuffle")) == named(concat), "integers are moved"
+    for kind in ("hadamard", "activate", "zero"):
+        assert named(replace(concat, kind=kind)) == named(concat) | in_floats, kind  # no kernel has integers
+    gated = replace(conv(8, 6, w=8, i=8, o=8), activation="hswish")
+    assert named(gated)["float weights"] == 4 * 6 * 8, "emulated"
+
+
 def test_a_network_counted_by_hand() -> None:
     first, second = conv(8, 6, w=4, i=8), replace(conv(6, 6, 3, groups=6, w=8, i=8, o=8), held_bytes=100)
     model = MemoryModel(2.0, (1,) * len(ALIVE), (1, 1, 0), (0.5, 0), 1000.0)

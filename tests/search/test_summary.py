@@ -11,10 +11,12 @@ import pytest
 
 from hwnas.search.report_data import LayerRow
 from hwnas.search.run_folder import Run
-from hwnas.search.summary import layer_rows
-from hwnas.spaces import Candidate
+from hwnas.search.summary import kind_in_words, layer_rows
+from hwnas.spaces import Candidate, Operator
 
 from .fixtures import PER_NETWORK_MS, digits_space, planted_ms, small_search, synthetic_device, thin_row
+
+SIDE = (8, 8)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,30 @@ def test_bits_width_and_execution_are_the_candidates_own(run: Run) -> None:
     assert rows["pool"].weight_bits is None
     assert (rows["classifier"].in_channels, rows["classifier"].out_channels) == (64, 10)
     assert rows["stem"].shape == "1×8×8 → 8×8×8"
+
+
+@pytest.mark.parametrize(
+    ("operator", "words"),
+    [
+        (Operator("conv", 3, 8, SIDE, SIDE, 3), "conv 3×3"),
+        (Operator("conv", 3, 8, SIDE, SIDE, 3, 2, affine="norm", activation="relu6"), "conv 3×3 /2"),
+        (Operator("conv", 8, 8, SIDE, SIDE, 3, dilation=2), "conv 3×3 dilated 2"),
+        (Operator("conv", 8, 8, SIDE, SIDE, 3, groups=8, dilation=4), "depthwise 3×3 dilated 4"),
+        (Operator("conv", 8, 8, SIDE, SIDE, groups=2, activation="prelu"), "conv 1×1 in 2 groups with prelu"),
+        (Operator("conv", 8, 8, SIDE, SIDE, 3, density=0.5, pattern=4), "conv 3×3 2:4 sparse"),
+        (Operator("linear", 8, 8, density=0.3), "linear 30% dense"),
+        (Operator("pool", 8, 8, SIDE), "pool"),
+        (Operator("pool", 8, 8, SIDE, SIDE, 3, 2), "pool 3×3 /2"),
+        (Operator("shuffle", 8, 8, SIDE, SIDE, groups=4), "shuffle in 4 groups"),
+        (Operator("hadamard", 8, 8, SIDE, SIDE), "Hadamard transform"),
+        (Operator("activate", 8, 8, SIDE, SIDE, affine="norm", activation="prelu"), "normalisation and prelu"),
+        (Operator("activate", 8, 8, SIDE, SIDE, activation="hswish"), "hswish"),
+        (Operator("zero", 8, 8, SIDE, SIDE, stride=2), "zero /2"),
+        (Operator("concat", 8, 8, SIDE, SIDE), "concat"),
+    ],
+)  # fmt: skip
+def test_operators_in_words(operator: Operator, words: str) -> None:
+    assert kind_in_words(operator) == words
 
 
 def test_layers_that_were_measured_say_so(run: Run) -> None:
