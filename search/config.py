@@ -5,13 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from hwnas.search.objective import COSTS
 from hwnas.search.training import Recipe
 from hwnas.spaces.catalog import JOINT, named_space
-from hwnas.spaces.errors import InvalidFileError, UnknownNameError
+from hwnas.spaces.errors import HwnasError, InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml
+from hwnas.spaces.joint import Joint
 
 
 class _Section(BaseModel):
@@ -27,8 +37,17 @@ class SpaceConfig(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = "mbconv"
-    joint: list[str] | dict[str, list[Any]] = list(JOINT)
+    joint: Any = JOINT
     narrow: dict[str, list[Any]] = {}
+
+    @field_validator("joint")
+    @classmethod
+    def _known(cls, joint: Any) -> Any:
+        try:
+            Joint.of(joint)
+        except HwnasError as error:
+            raise ValueError(str(error)) from error
+        return joint if isinstance(joint, dict) else tuple(joint)
 
     def resolved(self) -> SpaceConfig:
         """With the keys of the file that it names, if it names one."""

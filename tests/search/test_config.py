@@ -96,7 +96,7 @@ def test_a_key_unlike_any_other_lists_those_of_its_own_section() -> None:
         (changed("training", learning_rate=float("nan")), "training.learning_rate"),
         (changed("data", validation=1.0), "data.validation"),
         (changed("data", test=0), "data.test"),
-        (changed("space", joint=["bits", "ranks"]), "space.joint.1"),
+        (changed("space", joint=["bits", "ranks"]), "space.joint"),
         (changed("space", joint="bits"), "space.joint"),
         (changed("objective", metric="energy_j"), "objective.metric"),
         (changed("objective", constraints={"weight_bytes": 0}), "objective.constraints.weight_bytes"),

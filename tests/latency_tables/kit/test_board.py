@@ -27,7 +27,7 @@ HOUR = 3600.0
 class Stub:
     """A network that is never loaded."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, batch: int) -> None:
         pass
 
     def run(self) -> None:
@@ -198,7 +198,7 @@ def window_of(item: int) -> Window:
 
 
 def test_a_network_that_onnx_runtime_cannot_run_is_named(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("NOT_IMPLEMENTED : Cast")
 
     board = planted.board()
