@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.spaces.blocks.shapes import Size, halved, tensor_bytes, to_multiple, value_bytes
+from hwnas.spaces.blocks.shapes import Size, halved, kept_channels, tensor_bytes, to_multiple, value_bytes
 from hwnas.spaces.builder import Builder, Conditions, Tensor
 from hwnas.spaces.operator import ENTRY, PREVIOUS, Activation, Operator
 from hwnas.spaces.rank import factorise, rank_of
@@ -113,9 +113,7 @@ def hidden_channels(channels: int, expansion: int, keep: float) -> int:
 
     Without expansion the block's own input is the hidden tensor, and all of it is kept.
     """
-    if expansion == 1 or keep == 1:
-        return channels * expansion
-    return to_multiple(channels * expansion * keep)
+    return channels if expansion == 1 else kept_channels(channels * expansion, keep)
 
 
 def _expands(expansion: int) -> bool:

@@ -25,6 +25,11 @@ def to_multiple(channels: float, multiple: int = 8) -> int:
     return max(multiple, int(channels / multiple + 0.5) * multiple)
 
 
+def kept_channels(channels: int, share: float) -> int:
+    """Channels of which a share is kept: all of them, or a multiple of 8 and at least 8."""
+    return channels if share == 1 else to_multiple(channels * share)
+
+
 def scaled(channels: int, multiplier: float) -> int:
     """Channels under a width multiplier: a multiple of 8 that does not go down by more than 10 %.
 
