@@ -15,9 +15,11 @@ from hwnas.spaces.builder import Builder
 from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError, UnknownNameError
 from hwnas.spaces.files import read_yaml
 from hwnas.spaces.joint import DIMENSIONS, Joint
+from hwnas.spaces.resnet_cifar import resnet_cifar
 from hwnas.spaces.space import Space
 from hwnas.spaces.stage_space import stage_space
 from hwnas.spaces.stage_table import read_table
+from hwnas.spaces.ugconv import ugconv
 
 JOINT = ("bits", "sparsity", "rank")
 """What is searched with the architecture where nothing else is asked for."""
@@ -151,6 +153,8 @@ SPACES: dict[str, Maker] = {
     "proxylessnas": partial(_published, "proxylessnas"),
     "chamnet": partial(_published, "chamnet"),
     "ofa_mobilenetv3": partial(_published, "ofa_mobilenetv3"),
+    "resnet_cifar": resnet_cifar,
+    "ugconv": ugconv,
 }
 
 
