@@ -229,7 +229,7 @@ class SpaceContract(NetworkContract):
         columns = kinds.get("kernel") or max(kinds.values(), key=len)
 
         def repeated(rows: Rows) -> float:
-            """Mean share of the commonest kernel, or of another option, within a network, among blocks that exist."""
+            """Mean share of the commonest option within a network, among blocks that exist."""
             active = space.active(rows)
             shares = [
                 np.bincount(row[columns][alive[columns]]).max() / alive[columns].sum()

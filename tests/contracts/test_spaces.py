@@ -14,7 +14,14 @@ def mbconv(shape: tuple[int, int, int], classes: int, joint: tuple[str, ...]) ->
     return load_space("mbconv", input_shape=shape, num_classes=classes, joint=joint)
 
 
+@cache
+def residual(name: str, depths: tuple[int, ...], joint: tuple[str, ...]) -> Space:
+    narrow = {"s?.depth": depths}
+    return load_space(name, input_shape=(3, 32, 32), num_classes=10, joint=joint, narrow=narrow)
+
+
 ALL = ("bits", "sparsity", "rank")
+EVERY = ("bits", "sparsity", "rank", "density")
 
 
 class TestMbconvDigits(SpaceContract):
@@ -52,3 +59,39 @@ class TestMbconvBitsOnly(SpaceContract):
     @staticmethod
     def make() -> Space:
         return mbconv((1, 8, 8), 10, ("bits",))
+
+
+class TestResnetArchitectureOnly(SpaceContract):
+    rows = 300
+    networks = 2
+
+    @staticmethod
+    def make() -> Space:
+        return residual("resnet_cifar", (1, 2, 3, 5), ())
+
+
+class TestResnet(SpaceContract):
+    rows = 400
+    networks = 2
+
+    @staticmethod
+    def make() -> Space:
+        return residual("resnet_cifar", (1, 2, 3), EVERY)
+
+
+class TestUgconvArchitectureOnly(SpaceContract):
+    rows = 400
+    networks = 2
+
+    @staticmethod
+    def make() -> Space:
+        return residual("ugconv", (1, 2, 3), ())
+
+
+class TestUgconv(SpaceContract):
+    rows = 400
+    networks = 2
+
+    @staticmethod
+    def make() -> Space:
+        return residual("ugconv", (1, 2, 3), EVERY)
