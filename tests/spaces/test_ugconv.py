@@ -159,3 +159,14 @@ def test_precision_flows_from_writer_to_reader(space: Space) -> None:
             bits = [written[name] for name in o.inputs]
             assert o.in_bits == (max(bits) if o.kind == "add" else bits[0]), o.name
             written[o.name] = o.out_bits
+
+
+def test_every_operator_says_what_waits_for_later_ones(space: Space) -> None:
+    """Of each operator, not of the peak alone: bytes of the tensors written before that are read now or later."""
+    for row in [space.encode(space.reference("hadanet20")), *space.sample(np.random.default_rng(2), 100)]:
+        operators = space.workload_of_row(row).operators
+        last = {name: step for step, o in enumerate(operators) for name in o.inputs}
+        for step, o in enumerate(operators):
+            earlier = sum(e.out_bytes for e in operators[:step] if last[e.name] >= step)
+            image = operators[0].in_bytes if step <= last["input"] else 0
+            assert o.live_bytes == o.out_bytes + earlier + image, o.name
