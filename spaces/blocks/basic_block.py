@@ -18,17 +18,18 @@ published networks have no such block. There are no 1×1 layers, and so no ranks
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from hwnas.spaces.blocks.inverted_residual import widest
 from hwnas.spaces.blocks.shapes import Size, halved, kept_channels, tensor_bytes, value_bytes
-from hwnas.spaces.blocks.ugconv import between_transforms, effective_transform
+from hwnas.spaces.blocks.ugconv import between_transforms, effective_transform, last_name
 from hwnas.spaces.builder import Builder, Conditions, Layer, Tensor
 from hwnas.spaces.operator import ENTRY, Activation, Operator
 from hwnas.spaces.value import Constant, Value, compute
 
 KERNEL = 3
+Shortcut = Literal["none", "same", "pad"]
 NO_TRANSFORM = Constant("none")
 
 
@@ -65,15 +66,20 @@ class BasicBlock:
         transform = compute(effective_transform, self.transform, self.groups, hidden)
         make.alias(self.transform, transform)
 
-        shortcut = compute(_has_shortcut, x.channels, y.channels)
+        size = compute(halved, x.size, self.stride)
+        shortcut = compute(shortcut_kind, self.stride, x.channels, y.channels)
+        waits = compute(_waits, shortcut, y.channels, size, x.bits)
+        # An integer addition needs two integer inputs, so the wider one counts.
+        added = compute(widest, compute(_adds, shortcut), x.bits, y.bits)
         make.slot(f"{name}.conv1", first_layer, x.channels, hidden, self.stride, self.groups,
                   compute(_on_both_sides, transform), x.size, x.bits, first.weight_bits,
                   self._sparsity(make, first, x.channels), bits, shortcut, when=when)  # fmt: skip
-        # An integer addition needs two integer inputs, so the wider one counts.
-        added = compute(widest, shortcut, x.bits, y.bits)
-        make.slot(f"{name}.conv2", second_layer, x.channels, hidden, y.channels, self.stride, self.groups, transform,
-                  x.size, x.bits, bits, second.weight_bits, self._sparsity(make, second, hidden), y.bits, added,
-                  when=when)  # fmt: skip
+        if self.stride > 1 or x.channels != y.channels:
+            make.slot(f"{name}.shortcut", pad, shortcut, x.channels, y.channels, self.stride, x.size, x.bits,
+                      compute(tensor_bytes, hidden, size, bits), when=when)  # fmt: skip
+        make.slot(f"{name}.conv2", second_layer, hidden, y.channels, self.groups, transform, size, bits,
+                  second.weight_bits, self._sparsity(make, second, hidden), y.bits, waits, when=when)  # fmt: skip
+        make.slot(f"{name}.add", add, shortcut, transform, y.channels, size, x.bits, added, y.bits, when=when)
 
     def _sparsity(self, make: Builder, layer: Layer, channels: Any) -> Value:
         sparsity = compute(_unless_depthwise, layer.sparsity, channels, self.groups)
@@ -81,56 +87,82 @@ class BasicBlock:
         return sparsity
 
 
+def shortcut_kind(stride: int, cin: int, cout: int) -> Shortcut:
+    """What is added to a block's output: nothing, its input, or its input at the stride with channels of zeros."""
+    if cin > cout:
+        return "none"
+    return "pad" if stride > 1 or cin < cout else "same"
+
+
 def first_layer(
     name: str, cin: int, hidden: int, stride: int, groups: int, transform: str, size: Size, a_in: int, w: int,
-    sparsity: tuple[float, int], a_out: int, shortcut: bool,
+    sparsity: tuple[float, int], a_out: int, shortcut: Shortcut,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """The convolution to the channels inside the block, with its stride."""
     layer = _convolution(f"{name}.conv1", cin, hidden, stride, groups, size, a_in, w, sparsity, a_out, "relu")
-    return between_transforms(layer, transform, tensor_bytes(cin, size, a_in) if shortcut else 0)
+    return between_transforms(layer, transform, tensor_bytes(cin, size, a_in) if _adds(shortcut) else 0)
+
+
+def pad(
+    name: str, shortcut: Shortcut, cin: int, cout: int, stride: int, size: Size, act: int, hidden_bytes: int
+) -> tuple[Operator, ...]:
+    """The shortcut, if it is an operator, while the tensor inside the block waits."""
+    if shortcut != "pad":
+        return ()
+    return (
+        Operator(
+            "pad", cin, cout, size, halved(size, stride), stride=stride, in_bits=act, out_bits=act,
+            name=f"{name}.shortcut", inputs=(f"{ENTRY}{name}",), held_bytes=hidden_bytes,
+        ),
+    )  # fmt: skip
 
 
 def second_layer(
-    name: str, cin: int, hidden: int, cout: int, stride: int, groups: int, transform: str, size: Size, a_in: int,
-    a_hidden: int, w: int, sparsity: tuple[float, int], a_out: int, added: int,
+    name: str, hidden: int, cout: int, groups: int, transform: str, size: Size, a_hidden: int, w: int,
+    sparsity: tuple[float, int], a_out: int, waits: int,
 ) -> tuple[Operator, ...]:  # fmt: skip
-    """The convolution to the output channels, and the shortcut's addition, of ``added`` bits; 0 for none."""
-    out, own = halved(size, stride), f"{name}.conv2"
-    if not added:
-        last = _convolution(own, hidden, cout, 1, groups, out, a_hidden, w, sparsity, a_out, "relu")
-        return between_transforms(last, transform)
-    entered = tensor_bytes(cin, size, a_in)
-    layer = _convolution(own, hidden, cout, 1, groups, out, a_hidden, w, sparsity, a_out, "none", entered)
-    layers = between_transforms(layer, transform)
-    written, entry = layers[-1], f"{ENTRY}{name}"
-    if stride > 1 or cin < cout:
-        shortcut = Operator(
-            "pad", cin, cout, size, out, stride=stride, in_bits=a_in, out_bits=a_in, name=f"{name}.shortcut",
-            inputs=(entry,), held_bytes=written.out_bytes,
-        )  # fmt: skip
-        layers, entry = (*layers, shortcut), shortcut.name
+    """The convolution to the output channels, while the bytes of the shortcut wait; the block's last without one."""
+    layer = _convolution(
+        f"{name}.conv2", hidden, cout, 1, groups, size, a_hidden, w, sparsity, a_out, "none" if waits else "relu"
+    )
+    inputs = (last_name(f"{name}.conv1", transform),)
+    return between_transforms(replace(layer, inputs=inputs, held_bytes=waits), transform)
+
+
+def add(
+    name: str, shortcut: Shortcut, transform: str, channels: int, size: Size, a_in: int, added: int, a_out: int
+) -> tuple[Operator, ...]:
+    """The sum of the second convolution and the shortcut, and its activation."""
+    if shortcut == "none":
+        return ()
+    inputs = (last_name(f"{name}.conv2", transform), f"{name}.shortcut" if shortcut == "pad" else f"{ENTRY}{name}")
     # What the wider input adds to the bytes of the first is taken off what is held.
-    values = cout * out[0] * out[1]
-    held = values * (value_bytes(a_in) + value_bytes(a_out) - value_bytes(added))
-    add = Operator(
-        "add", cout, cout, out, out, in_bits=added, out_bits=a_out, activation="relu", name=f"{name}.add",
-        inputs=(written.name, entry), held_bytes=held,
+    held = channels * size[0] * size[1] * (value_bytes(a_in) + value_bytes(a_out) - value_bytes(added))
+    return (
+        Operator(
+            "add", channels, channels, size, size, in_bits=added, out_bits=a_out, activation="relu",
+            name=f"{name}.add", inputs=inputs, held_bytes=held,
+        ),
     )  # fmt: skip
-    return (*layers, add)
 
 
 def _convolution(
     name: str, cin: int, cout: int, stride: int, groups: int, size: Size, a_in: int, w: int,
-    sparsity: tuple[float, int], a_out: int, activation: Activation, held: int = 0,
+    sparsity: tuple[float, int], a_out: int, activation: Activation,
 ) -> Operator:  # fmt: skip
     return Operator(
         "conv", cin, cout, size, halved(size, stride), KERNEL, stride, groups, w, a_in, a_out, sparsity[0], activation,
-        pattern=sparsity[1], affine="norm", name=name, held_bytes=held,
+        pattern=sparsity[1], affine="norm", name=name,
     )  # fmt: skip
 
 
-def _has_shortcut(cin: int, cout: int) -> bool:
-    return cin <= cout
+def _adds(shortcut: Shortcut) -> bool:
+    return shortcut != "none"
+
+
+def _waits(shortcut: Shortcut, channels: int, size: Size, bits: int) -> int:
+    """Bytes of what is added while the second convolution runs."""
+    return tensor_bytes(channels, size, bits) if _adds(shortcut) else 0
 
 
 def _on_both_sides(transform: str) -> str:

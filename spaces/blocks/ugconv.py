@@ -53,8 +53,13 @@ def between_transforms(layer: Operator, transform: str, waiting: int = 0) -> tup
         name=f"{layer.name}_after", held_bytes=beside,
     )  # fmt: skip
     norm = replace(after, kind="activate", groups=1, activation=layer.activation, affine=layer.affine,
-                   name=f"{layer.name}_norm")  # fmt: skip
+                   name=last_name(layer.name, transform))  # fmt: skip
     return first, replace(product, activation="none", affine="none"), after, norm
+
+
+def last_name(layer: str, transform: str) -> str:
+    """The operator that writes what such a layer computes."""
+    return f"{layer}_norm" if transform == "hadamard" else layer
 
 
 def hadamard_groups(channels: int) -> int:

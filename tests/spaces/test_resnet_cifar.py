@@ -70,15 +70,16 @@ def test_the_block_that_enters_a_stage(space: Space) -> None:
     block = operators(workload, "s2b1")
     assert [(o.name[5:], o.kind, o.in_channels, o.out_channels, o.stride) for o in block] == [
         ("conv1", "conv", 16, 16, 2),
-        ("conv2", "conv", 16, 32, 1),
         ("shortcut", "pad", 16, 32, 2),
+        ("conv2", "conv", 16, 32, 1),
         ("add", "add", 32, 32, 1),
     ]
     assert [o.activation for o in block] == ["relu", "none", "none", "relu"]
-    assert block[2].inputs == ("s1b3.add",)
+    assert block[0].inputs == block[1].inputs == ("s1b3.add",)
+    assert block[2].inputs == ("s2b1.conv1",)
     assert block[3].inputs == ("s2b1.conv2", "s2b1.shortcut")
-    assert block[0].in_size == block[2].in_size == (32, 32)
-    assert block[0].out_size == block[2].out_size == (16, 16)
+    assert block[0].in_size == block[1].in_size == (32, 32)
+    assert block[0].out_size == block[1].out_size == (16, 16)
     assert operators(workload, "s2b2")[-1].inputs == ("s2b2.conv2", "s2b1.add")
 
 
@@ -86,9 +87,9 @@ def test_a_shortcut_takes_no_channels_away(space: Space) -> None:
     workload = changed(space, s1__width=32, s2__width=16)
     block = operators(workload, "s2b1")
     assert [(o.kind, o.out_channels, o.activation) for o in block] == [("conv", 16, "relu"), ("conv", 16, "relu")]
-    assert operators(workload, "s3b1")[2].kind == "pad"
+    assert operators(workload, "s3b1")[1].kind == "pad"
     same = operators(changed(space, s1__width=32), "s2b1")
-    assert [(o.kind, o.stride) for o in same[2:]] == [("pad", 2), ("add", 1)], "32 channels on both sides"
+    assert [(o.kind, o.stride) for o in same[1:]] == [("pad", 2), ("conv", 1), ("add", 1)], "32 channels on both sides"
 
 
 def test_pruned_and_widened_channels_by_hand(space: Space) -> None:

@@ -119,13 +119,14 @@ def test_a_block_in_full(space: Space) -> None:
         ("conv1", "conv", 24, 2, 16),
         ("conv1_after", "hadamard", 24, 3, 16),
         ("conv1_norm", "activate", 24, 1, 16),
+        ("shortcut", "pad", 32, 1, 16),
         ("conv2_before", "hadamard", 24, 3, 16),
         ("conv2", "conv", 32, 2, 16),
         ("conv2_after", "hadamard", 32, 1, 16),
         ("conv2_norm", "activate", 32, 1, 16),
-        ("shortcut", "pad", 32, 1, 16),
         ("add", "add", 32, 1, 16),
     ]
+    assert first[5].inputs == ("s2b1.conv1_norm",)
     assert first[-1].inputs == ("s2b1.conv2_norm", "s2b1.shortcut")
     assert [(o.affine, o.activation) for o in first[1:4]] == [("none", "none"), ("none", "none"), ("norm", "relu")]
     assert [(o.name[5:], o.kind, o.groups) for o in second] == [
