@@ -13,6 +13,7 @@ import yaml
 
 from hwnas.spaces.builder import Builder
 from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError, UnknownNameError
+from hwnas.spaces.espnetv2 import espnetv2
 from hwnas.spaces.files import read_yaml
 from hwnas.spaces.joint import DIMENSIONS, Joint
 from hwnas.spaces.resnet_cifar import resnet_cifar
@@ -155,6 +156,7 @@ SPACES: dict[str, Maker] = {
     "ofa_mobilenetv3": partial(_published, "ofa_mobilenetv3"),
     "resnet_cifar": resnet_cifar,
     "ugconv": ugconv,
+    "espnetv2": espnetv2,
 }
 
 

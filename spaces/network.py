@@ -28,6 +28,8 @@ class Network(nn.Module):
         self.workload = workload
         self.input_shape = input_shape
         self.units = nn.ModuleDict({module_name(o): UNITS[o.kind](o) for o in workload.operators})
+        if unused := sum(o.unused for o in workload.operators):
+            self.unused = nn.Parameter(torch.zeros(unused), requires_grad=False)
 
     def unit(self, operator: Operator) -> Unit:
         """The module of one of the workload's operators."""

@@ -61,6 +61,8 @@ class Operator:
         name: Position in the network, such as ``"s1b2.expand"``; not part of equality.
         inputs: Names of the operators read, in order; `PREVIOUS` and `ENTRY` are resolved by `Workload`.
         held_bytes: Activation bytes that stay allocated for later operators while this one runs, beside its own.
+        unused: Parameters that come with it and take no part in what it computes, as some published networks have them
+            and count them. They are in no exported file.
     """
 
     kind: Kind
@@ -82,6 +84,7 @@ class Operator:
     name: str = field(default="", compare=False)
     inputs: tuple[str, ...] = field(default=(PREVIOUS,), compare=False)
     held_bytes: int = field(default=0, compare=False)
+    unused: int = field(default=0, compare=False)
 
     @property
     def depthwise(self) -> bool:
@@ -107,9 +110,9 @@ class Operator:
 
     @property
     def params(self) -> int:
-        """Trainable parameters: weights (zeros, too), biases, slopes, scale and shift of a batch normalisation."""
+        """Parameters: weights, biases, slopes, scale and shift of a batch normalisation, and those unused."""
         per_channel = {"none": 0, "bias": 1, "norm": 2}[self.affine] + (self.activation == "prelu")
-        return self.weights + per_channel * self.out_channels
+        return self.weights + per_channel * self.out_channels + self.unused
 
     @property
     def moves_integers(self) -> bool:

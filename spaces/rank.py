@@ -24,17 +24,18 @@ def rank_of(in_channels: int, out_channels: int, ratio: float) -> int:
 def factorise(operator: Operator, rank: int) -> tuple[Operator, ...]:
     """The operator where ``rank`` is 0, or its two factors: to the rank's channels without activation, then from them.
 
-    The tensor between the factors has the precision of the layer's input. Only for 1×1 layers of stride 1.
+    The tensor between the factors has the precision of the layer's input. Only for 1×1 layers of stride 1. Each group
+    of a grouped layer is factorised by itself, and has its part of the rank: groups must divide `RANK_MULTIPLE`.
     """
     if not rank:
         return (operator,)
     o = operator
     first = Operator(
-        o.kind, o.in_channels, rank, o.in_size, o.in_size, 1, 1, 1, o.weight_bits, o.in_bits, o.in_bits, o.density,
-        pattern=o.pattern, name=f"{o.name}_in", inputs=o.inputs, held_bytes=o.held_bytes,
+        o.kind, o.in_channels, rank, o.in_size, o.in_size, 1, 1, o.groups, o.weight_bits, o.in_bits, o.in_bits,
+        o.density, pattern=o.pattern, name=f"{o.name}_in", inputs=o.inputs, held_bytes=o.held_bytes,
     )  # fmt: skip
     second = Operator(
-        o.kind, rank, o.out_channels, o.in_size, o.out_size, 1, 1, 1, o.weight_bits, o.in_bits, o.out_bits, o.density,
-        o.activation, pattern=o.pattern, affine=o.affine, name=o.name, held_bytes=o.held_bytes,
+        o.kind, rank, o.out_channels, o.in_size, o.out_size, 1, 1, o.groups, o.weight_bits, o.in_bits, o.out_bits,
+        o.density, o.activation, pattern=o.pattern, affine=o.affine, name=o.name, held_bytes=o.held_bytes,
     )  # fmt: skip
     return (first, second)
