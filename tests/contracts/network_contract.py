@@ -261,7 +261,10 @@ class NetworkContract:
                     break  # a backward pass takes twice as long as a forward pass
                 loss = nn.functional.cross_entropy(logits, torch.tensor([0, 1, 0]))
                 torch.autograd.backward(loss)
-                for name, parameter in network.named_parameters():
+                learned = {name: p for name, p in network.named_parameters() if p.requires_grad}
+                unused = sum(o.unused for o in network.workload.operators)
+                assert sum(p.numel() for p in learned.values()) == network.workload.params - unused
+                for name, parameter in learned.items():
                     assert parameter.grad is not None, f"no gradient reaches {name}"
                     assert parameter.grad.isfinite().all(), name
                     reached[name] = reached.get(name, False) or bool(parameter.grad.any())

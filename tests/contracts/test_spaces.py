@@ -95,3 +95,29 @@ class TestUgconv(SpaceContract):
     @staticmethod
     def make() -> Space:
         return residual("ugconv", (1, 2, 3), EVERY)
+
+
+class TestEspnetv2(SpaceContract):
+    """With fewer units than the space has, to save time."""
+
+    rows = 160
+    networks = 1
+    repeating = "keep"
+
+    @staticmethod
+    @cache
+    def make() -> Space:
+        fewer = {"level3.depth": [2], "level4.depth": [5, 6], "level5.depth": [2]}
+        return load_space("espnetv2", input_shape=(3, 16, 16), num_classes=10, joint=EVERY, narrow=fewer)
+
+
+class TestEspnetv2ArchitectureOnly(SpaceContract):
+    rows = 160
+    networks = 1
+    repeating = "receptive_limit"
+    redundant = 0.1
+
+    @staticmethod
+    @cache
+    def make() -> Space:
+        return load_space("espnetv2", input_shape=(3, 16, 16), num_classes=10, joint=())
