@@ -15,7 +15,7 @@ from hwnas.spaces.space import Space
 from hwnas.spaces.value_table import Options, combine
 
 Floats = NDArray[np.float64]
-Key = tuple[tuple[int, Affine, int], ...]
+Key = tuple[tuple[int, Affine, int, int], ...]
 """What a slot lowers to. Bytes and parameters depend on parts of an operator that do not count for its equality."""
 
 
@@ -74,7 +74,7 @@ def _lower_slot(slot: Slot, options: Mapping[str, Options], index: dict[Operator
     number: dict[Key, int] = {}
     for values in arguments:
         operators = tuple(o for o in slot.lower(slot.group, *values) if o.kind != "identity")
-        key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes) for o in operators)
+        key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes, o.unused) for o in operators)
         kinds.append(number.setdefault(key, len(number)))
         distinct.setdefault(key, operators)
     owner = np.repeat(np.arange(len(distinct), dtype=np.int32), [len(key) for key in distinct])
@@ -88,7 +88,7 @@ def _lower_slot(slot: Slot, options: Mapping[str, Options], index: dict[Operator
     np.add.at(sums, owner, table[:, :3])
     peak = np.zeros(len(distinct))
     np.maximum.at(peak, owner, table[:, 3])
-    operator = np.array([i for key in distinct for i, _, _ in key], dtype=np.int32)
+    operator = np.array([i for key in distinct for i, *_ in key], dtype=np.int32)
     return SlotLowering(
         np.array(kinds, dtype=np.int32)[combinations].ravel(),
         operator, owner, table[:, 4], sums[:, 0], sums[:, 1], sums[:, 2], peak,

@@ -43,6 +43,11 @@ def dilations(limit: int) -> tuple[int, ...]:
     return tuple(sorted((field - 1) // 2 if field <= limit else 1 for field in fields))
 
 
+def dilation(limit: int, number: int) -> int:
+    """The dilation of one branch, counted from 1."""
+    return dilations(limit)[number - 1]
+
+
 def branch_channels(channels: int, keep: float) -> int:
     """Channels of each branch of a pyramid of so many output channels: a multiple of the groups."""
     whole = channels // BRANCHES
@@ -82,8 +87,10 @@ def add_pyramid(
 
     make.slot(f"{name}.reduce", reduce_layer, x.channels, channels, x.size, x.bits, reduce.weight_bits,
               reduce.sparsity, reduce_rank, act_reduced, before, held, when=when)  # fmt: skip
-    make.slot(f"{name}.branches", branch_layers, channels, compute(dilations, limit), stride, x.size, act_reduced,
-              branch.weight_bits, act_branch, act_merged, held, when=when)  # fmt: skip
+    for number in range(1, BRANCHES + 1):
+        make.slot(f"{name}.branch{number}", branch_layer, number, channels, compute(dilation, limit, number), stride,
+                  x.size, act_reduced, branch.weight_bits, act_branch, held, when=when)  # fmt: skip
+    make.slot(f"{name}.merge", merge_layers, channels, y.size, act_branch, act_merged, held, when=when)
     make.slot(f"{name}.expand", expand_layer, merged, y.channels, y.size, act_merged, expand.weight_bits,
               expand.sparsity, expand_rank, y.bits, Constant("none"), held, when=when)  # fmt: skip
 
@@ -127,35 +134,39 @@ def reduce_layer(
     return (replace(first, held_bytes=before), *second)
 
 
-def branch_layers(
-    name: str, channels: int, rates: tuple[int, ...], stride: int, size: Size, a_in: int, w: int, a_out: int,
-    a_merged: int, held: int,
+def branch_layer(
+    name: str, number: int, channels: int, dilation: int, stride: int, size: Size, a_in: int, w: int, a_out: int,
+    held: int,
 ) -> tuple[Operator, ...]:  # fmt: skip
-    """The dilated depthwise convolutions, the sums of each with all before it, and these concatenated and activated.
-
-    The code's comments speak of leaving branches of equal dilation out of the sums. As it computes, all take part.
-    """
+    """One of the dilated depthwise convolutions, while what the earlier ones wrote waits."""
     out = halved(size, stride)
-    read, wrote = tensor_bytes(channels, size, a_in), tensor_bytes(channels, out, a_out)
-    operators: list[Operator] = []
-    sums: list[str] = []
-    for number, dilation in enumerate(rates, 1):
-        earlier = held + len(sums) * wrote
-        operators.append(
-            Operator("conv", channels, channels, size, out, 3, stride, channels, w, a_in, a_out, dilation=dilation,
-                     name=f"{name}.branch{number}", inputs=(f"{name}.reduce",), held_bytes=earlier)
-        )  # fmt: skip
-        if sums:
-            still = read if number < len(rates) else 0
-            operators.append(add(f"{name}.sum{number}", channels, out, a_out, sums[-1], earlier + still))
+    return (
+        Operator("conv", channels, channels, size, out, 3, stride, channels, w, a_in, a_out, dilation=dilation,
+                 name=f"{name}.branch{number}", inputs=(f"{name}.reduce",),
+                 held_bytes=held + (number - 1) * tensor_bytes(channels, out, a_out)),
+    )  # fmt: skip
+
+
+def merge_layers(name: str, channels: int, size: Size, a_in: int, a_out: int, held: int) -> tuple[Operator, ...]:
+    """The sums of each branch with all before it, these and the first branch concatenated, normalised and activated.
+
+    The sums follow all branches, where the code adds each at once: both take as much memory. The code's comments speak
+    of leaving branches of equal dilation out of the sums. As it computes, all take part.
+    """
+    others = held + (BRANCHES - 1) * tensor_bytes(channels, size, a_in)
+    sums = [f"{name}.branch1"]
+    operators = []
+    for number in range(2, BRANCHES + 1):
+        branch = f"{name}.branch{number}"
+        operators.append(add(f"{name}.sum{number}", channels, size, a_in, (branch, sums[-1]), others))
         sums.append(operators[-1].name)
     merged = _all_branches(channels)
     concat = Operator(
-        "concat", merged, merged, out, out, in_bits=a_out, out_bits=a_out, name=f"{name}.concat", inputs=tuple(sums),
+        "concat", merged, merged, size, size, in_bits=a_in, out_bits=a_in, name=f"{name}.concat", inputs=tuple(sums),
         held_bytes=held,
     )  # fmt: skip
     merge = Operator(
-        "activate", merged, merged, out, out, in_bits=a_out, out_bits=a_merged, activation="prelu", affine="norm",
+        "activate", merged, merged, size, size, in_bits=a_in, out_bits=a_out, activation="prelu", affine="norm",
         name=f"{name}.merge", held_bytes=held,
     )  # fmt: skip
     return (*operators, concat, merge)
@@ -176,7 +187,8 @@ def expand_layer(
 
 def add_entered(name: str, channels: int, size: Size, act: int, held: int) -> tuple[Operator, ...]:
     """The addition of what entered the block, which waits beside what else does."""
-    return (add(f"{name}.add", channels, size, act, f"{ENTRY}{name}", held + tensor_bytes(channels, size, act)),)
+    both = (PREVIOUS, f"{ENTRY}{name}")
+    return (add(f"{name}.add", channels, size, act, both, held + tensor_bytes(channels, size, act)),)
 
 
 def activate(name: str, channels: int, size: Size, act: int, held: int, unused: int) -> tuple[Operator, ...]:
@@ -187,9 +199,8 @@ def activate(name: str, channels: int, size: Size, act: int, held: int, unused: 
     )  # fmt: skip
 
 
-def add(name: str, channels: int, size: Size, act: int, other: str, held: int) -> Operator:
-    """The sum of the previous tensor and another one; ``held`` has the bytes of the latter."""
+def add(name: str, channels: int, size: Size, act: int, both: tuple[str, str], held: int) -> Operator:
+    """The sum of two tensors; ``held`` has the bytes of the second."""
     return Operator(
-        "add", channels, channels, size, size, in_bits=act, out_bits=act, name=name, inputs=(PREVIOUS, other),
-        held_bytes=held,
-    )  # fmt: skip
+        "add", channels, channels, size, size, in_bits=act, out_bits=act, name=name, inputs=both, held_bytes=held
+    )

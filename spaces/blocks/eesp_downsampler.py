@@ -159,5 +159,5 @@ def reinforce(
                  held_bytes=joined),
         Operator("conv", image_channels, channels, size, size, weight_bits=w, in_bits=a_filter, out_bits=act,
                  affine="norm", name=f"{name}.reinforce", held_bytes=joined + after),
-        add(f"{name}.add", channels, size, act, f"{name}.join", joined + after),
+        add(f"{name}.add", channels, size, act, (PREVIOUS, f"{name}.join"), joined + after),
     )  # fmt: skip

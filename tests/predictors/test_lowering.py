@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import numpy as np
+import pytest
 
 from hwnas.predictors.lowering import lower_space
-from hwnas.spaces import Space
+from hwnas.spaces import Space, load_space
 from hwnas.spaces.slot import Slot
 
 from .synthetic import digits_space
+
+
+def pyramids() -> Space:
+    """Its networks have parameters that nothing uses, by which operators do not differ."""
+    return load_space("espnetv2", input_shape=(3, 16, 16), num_classes=10, joint=())
 
 
 def combination(space: Space, slot: int, row: np.ndarray) -> int:
@@ -20,8 +27,9 @@ def combination(space: Space, slot: int, row: np.ndarray) -> int:
     return int(np.ravel_multi_index(tuple(row[columns]), sizes)) if columns else 0
 
 
-def test_the_chosen_combinations_are_the_networks_operators() -> None:
-    space = digits_space()
+@pytest.mark.parametrize("make", [digits_space, pyramids])
+def test_the_chosen_combinations_are_the_networks_operators(make: Callable[[], Space]) -> None:
+    space = make()
     lowering = lower_space(space)
     for row in space.sample(np.random.default_rng(5), 30):
         operators, sums = [], np.zeros(3)

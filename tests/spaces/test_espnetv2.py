@@ -95,10 +95,10 @@ def test_a_unit_in_full(small: Space) -> None:
         ("reduce", 12, 24, 4),
         ("branch1", 24, 24, 24),
         ("branch2", 24, 24, 24),
-        ("sum2", 24, 24, 1),
         ("branch3", 24, 24, 24),
-        ("sum3", 24, 24, 1),
         ("branch4", 24, 24, 24),
+        ("sum2", 24, 24, 1),
+        ("sum3", 24, 24, 1),
         ("sum4", 24, 24, 1),
         ("concat", 96, 96, 1),
         ("merge", 96, 96, 1),
@@ -108,6 +108,7 @@ def test_a_unit_in_full(small: Space) -> None:
         ("activate", 128, 128, 1),
     ]
     assert {o.in_size for o in unit} == {o.out_size for o in unit} == {(5, 3)}
+    assert [o.inputs[1].partition(".")[2] for o in unit[6:9]] == ["branch1", "sum2", "sum3"]
     assert unit[9].inputs == tuple(f"level3b1.{part}" for part in ("branch1", "sum2", "sum3", "sum4"))
     assert unit[13].inputs == ("level3b1.expand", "level3down.activate")
     # 32 and 3 per group; 4 depthwise filters of 9; normalisations with slopes; 24 and 3 per group; slopes at the end.
