@@ -47,7 +47,7 @@ from hwnas.spaces.value import Constant, Value, compute
 
 STEM_WIDTHS = (16, 32)
 WIDTHS = (32, 48, 64, 80, 96, 128)
-MULTIPLIERS = (0.75, 1.0, 1.25)
+MULTIPLIERS = (0.75, 1.0)
 HEAD_WIDTHS = (1024, 1280)
 DEPTHS = {3: (2, 3, 4), 4: (5, 6, 7, 8), 5: (2, 3, 4)}
 """Units behind the strided one, by level."""
@@ -151,7 +151,7 @@ def stem_channels(width: int, base: int) -> int:
 def level_channels(base: int, multiplier: float, level: int) -> int:
     """Channels of a level: doubled from level to level, times its multiplier, to a multiple of `CHANNEL_MULTIPLE`.
 
-    Multipliers from 0.75 to 1.25 let channels grow by 1.2 or more at each level, and by a multiple of that.
+    With multipliers from 0.75 to 1, each level has half as many again as the one before, or more, but for rounding.
     """
     return to_multiple(base * 2 ** (level - 2) * multiplier, CHANNEL_MULTIPLE)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hwnas.spaces import Operator, Workload
@@ -55,6 +57,12 @@ def test_factors_chain_like_the_layer() -> None:
     before = Operator("conv", 64, 64, (8, 8), (8, 8), name="before", out_bits=4)
     wired = Workload.wire([before, first, second])
     assert wired.operators[2].inputs == ("b.project_in",)
+
+
+def test_each_group_is_factorised_by_itself() -> None:
+    first, second = factorise(replace(WHOLE, groups=4), rank_of(64, 64, 0.5))
+    assert first.groups == second.groups == 4
+    assert [first.weights, second.weights] == [4 * 16 * 4, 4 * 4 * 16]  # of 4 · 16 · 16: half of them remain
 
 
 def test_a_layer_left_whole_is_the_layer() -> None:
