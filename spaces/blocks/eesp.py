@@ -1,7 +1,7 @@
 """EESP units: extremely efficient spatial pyramids of dilated depthwise convolutions (ESPNetv2, CVPR 2019, section 3).
 
 A pyramid is reduce (1×1 in 4 groups) → 4 depthwise branches of rising dilation, each added to the one after it → their
-concatenation, normalised → expand (1×1 in 4 groups): figure 1b of the paper, and ``EESP`` of its code,
+concatenation, normalised → expand (1×1 in 4 groups), as ``EESP`` of the code of the paper has it,
 ``imagenet/Model.py``. A unit adds its input. Of unit ``level3b2`` the decisions are:
 
 | decision                                   | of                                                                  |

@@ -1,4 +1,4 @@
-"""Strided EESP units with long-range shortcuts from the image (ESPNetv2, CVPR 2019, section 3.2, figure 2).
+"""Strided EESP units with long-range shortcuts from the image (ESPNetv2, CVPR 2019, section 3).
 
 What entered the block is averaged over 3×3 windows at stride 2, and a pyramid of stride 2 gives the channels that the
 block adds to them. Their concatenation is activated. Where it is reinforced, the image, averaged over windows until it
