@@ -16,6 +16,7 @@ from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError, UnknownName
 from hwnas.spaces.espnetv2 import espnetv2
 from hwnas.spaces.files import read_yaml
 from hwnas.spaces.joint import DIMENSIONS, Joint
+from hwnas.spaces.nasbench201 import nasbench201
 from hwnas.spaces.resnet_cifar import resnet_cifar
 from hwnas.spaces.space import Space
 from hwnas.spaces.stage_space import stage_space
@@ -157,6 +158,7 @@ SPACES: dict[str, Maker] = {
     "resnet_cifar": resnet_cifar,
     "ugconv": ugconv,
     "espnetv2": espnetv2,
+    "nasbench201": nasbench201,
 }
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from hwnas.spaces.blocks.inverted_residual import InvertedResidual, adds, hidden_channels, hidden_kind
 from hwnas.spaces.blocks.plain import Convolution, add_classifier, add_input, add_pool
-from hwnas.spaces.blocks.shapes import Size, halved, kept_channels, scaled
+from hwnas.spaces.blocks.shapes import Size, halved, scaled, shares
 from hwnas.spaces.builder import Builder, Conditions, Tensor
 from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidSpaceError
@@ -212,7 +212,7 @@ class _StageSpace:
         """What a table offers; where it is one number and channels are pruned, shares of it."""
         if len(channels) > 1:
             return sorted(channels)
-        return sorted({kept_channels(c, k) for c in channels for k in self.make.joint.keep})
+        return shares(channels[0], self.make.joint.keep)
 
     def _multiplied(self, width: Value, grows_only: bool = False) -> Value:
         if self.multiplier is None:

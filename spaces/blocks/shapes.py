@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 Size = tuple[int, int]
 
 
@@ -25,9 +27,14 @@ def to_multiple(channels: float, multiple: int = 8) -> int:
     return max(multiple, int(channels / multiple + 0.5) * multiple)
 
 
-def kept_channels(channels: int, share: float) -> int:
-    """Channels of which a share is kept: all of them, or a multiple of 8 and at least 8."""
-    return channels if share == 1 else to_multiple(channels * share)
+def kept_channels(channels: int, keep: float) -> int:
+    """All channels, or a share of them as a multiple of 8."""
+    return channels if keep == 1 else to_multiple(channels * keep)
+
+
+def shares(channels: int, keep: Sequence[float]) -> list[int]:
+    """What there is to choose where several shares of the channels may be kept, in increasing order."""
+    return sorted({kept_channels(channels, k) for k in keep})
 
 
 def scaled(channels: int, multiplier: float) -> int:
