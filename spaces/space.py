@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int16]
 """Candidates as option indexes, shape (n, decisions)."""
+_Combinations = tuple[list[int], list[int], NDArray[np.int16]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,11 @@ class Space:
             for a in activities
             if a.decision not in self.fixed
         )
-        self._aliases = tuple(filter(None, map(self._canonical_combinations, aliases)))
+        combinations = tuple(filter(None, map(self._canonical_combinations, aliases)))
+        conditional = {self._column[a.decision] for a in self._activities if a.when}
+        leading = sum(1 for _ in takewhile(lambda alias: conditional.isdisjoint(alias[0]), combinations))
+        # What matters under conditions is known once the decisions that always matter are in canonical form.
+        self._first_aliases, self._aliases = combinations[:leading], combinations[leading:]
         self._series = tuple((self._columns_of(s), s.skipped) for s in series)
         self.image_size = fill(image_size or Constant(input_shape[1:]), self.fixed)
 
@@ -157,9 +163,9 @@ class Space:
     def canonical(self, rows: Rows) -> Rows:
         """A copy of ``rows`` (n, decisions) in which rows of equal networks are equal."""
         rows = np.array(rows, dtype=np.int16, ndmin=2)
+        self._rewrite(rows, self._first_aliases)
         self._reset_inactive(rows)
-        for read, written, table in self._aliases:
-            rows[:, written] = table[tuple(rows[:, c] for c in read)]
+        self._rewrite(rows, self._aliases)
         self._reset_inactive(rows)
         for columns, (place, option) in self._series:
             self._close_ranks(rows, columns, self.decisions[columns[0, place]].index(option), place)
@@ -255,7 +261,12 @@ class Space:
         for activity in self._activities:
             rows[~self.holds(activity.when, rows), self._column[activity.decision]] = 0
 
-    def _canonical_combinations(self, alias: Alias) -> tuple[list[int], list[int], NDArray[np.int16]] | None:
+    @staticmethod
+    def _rewrite(rows: Rows, aliases: Sequence[_Combinations]) -> None:
+        for read, written, table in aliases:
+            rows[:, written] = table[tuple(rows[:, c] for c in read)]
+
+    def _canonical_combinations(self, alias: Alias) -> _Combinations | None:
         """The columns read and written, and for each combination of the former the canonical options of the latter."""
         network = fill(alias.network, self.fixed)
         among = [n for n in alias.among if n not in self.fixed]

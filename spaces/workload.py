@@ -42,7 +42,7 @@ class Workload:
             if operator.kind == "identity":
                 (previous,) = sources
             else:
-                wired.append(replace(operator, inputs=sources))
+                wired.append(operator if sources == operator.inputs else replace(operator, inputs=sources))
                 previous = operator.name
             names[operator.name] = previous
         return cls(tuple(wired))

@@ -17,7 +17,7 @@ from hwnas.spaces.blocks.shapes import Size, tensor_bytes
 from hwnas.spaces.builder import Builder, Layer, Tensor
 from hwnas.spaces.operator import ENTRY, Activation, Kind, Operator
 from hwnas.spaces.rank import factorise, rank_of
-from hwnas.spaces.value import Value, compute, reads
+from hwnas.spaces.value import Value, compute
 
 KERNELS = {CONV1: 1, CONV3: 3}
 INPUT = ""
@@ -62,7 +62,7 @@ def edge_layers(make: Builder, stage: str, operations: Sequence[Value]) -> tuple
 
 
 def add_cell(make: Builder, name: str, x: Tensor, operations: Sequence[Value], layers: Sequence[Layer]) -> None:
-    """Adds the slots of a cell: one, or where edges have decisions of their own, one for each edge.
+    """Adds the slots of a cell: one, or where weights are compressed, one for each edge.
 
     A slot of all edges would have to read the decisions of all of them.
 
@@ -74,7 +74,7 @@ def add_cell(make: Builder, name: str, x: Tensor, operations: Sequence[Value], l
         layers: Of its edges.
     """
     options = tuple(make.options(o) for o in operations)
-    together = not reads(*(v for layer in layers for v in (layer.weight_bits, layer.sparsity, layer.rank)))
+    together = len(make.joint.weight_bits) == len(make.joint.density) == len(make.joint.rank) == 1
     for edges in [tuple(range(len(EDGES)))] if together else [(edge,) for edge in range(len(EDGES))]:
         layer = layers[edges[0]]
         rank = compute(rank_of, x.channels, x.channels, layer.rank)
@@ -97,18 +97,19 @@ def lower_steps(
     """The operators of steps, each of which reads and writes ``channels`` maps of ``size`` of ``bits`` bits."""
     whole, operators = tensor_bytes(channels, size, bits), []
     for step in steps:
+        weighs = step.kind == "conv"
         operator = Operator(
-            step.kind, channels, channels, size, size, step.kernel, in_bits=bits, out_bits=bits,
-            activation=step.activation, name=f"{name}.{step.name}",
-            inputs=tuple(f"{name}.{i}" if i else f"{ENTRY}{name}" for i in step.inputs), held_bytes=step.held * whole,
+            step.kind, channels, channels, size, size, step.kernel, 1, 1, w if weighs else 32, bits, bits,
+            sparsity[0] if weighs else 1.0, step.activation, pattern=sparsity[1] if weighs else 0,
+            affine="norm" if weighs else "none", name=f"{name}.{step.name}",
+            inputs=tuple([f"{name}.{i}" if i else f"{ENTRY}{name}" for i in step.inputs]),
+            held_bytes=step.held * whole,
         )  # fmt: skip
-        if step.kind != "conv":
+        if step.kernel == 1 and weighs and rank:
+            first, second = factorise(operator, rank)
+            operators += [first, replace(second, held_bytes=(step.held + step.kept) * whole)]
+        else:
             operators.append(operator)
-            continue
-        layer = replace(operator, weight_bits=w, density=sparsity[0], pattern=sparsity[1], affine="norm")
-        first, *second = factorise(layer, rank if step.kernel == 1 else 0)
-        operators.append(first)
-        operators += [replace(o, held_bytes=(step.held + step.kept) * whole) for o in second]
     return tuple(operators)
 
 

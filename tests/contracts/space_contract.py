@@ -34,11 +34,13 @@ class SpaceContract(NetworkContract):
 
     Attributes:
         rows: How many to try.
+        always: How the names of decisions end that keep all their options in canonical form, where they always matter.
         repeating: The last part of decisions' names, of which a network has many that offer the same.
         redundant: Share of the rows of any options above which such are not in canonical form.
     """
 
     rows: ClassVar[int] = 800
+    always: ClassVar[tuple[str, ...]] = ("depth", "width")
     repeating: ClassVar[str] = "kernel"
     redundant: ClassVar[float] = 0.5
 
@@ -69,9 +71,9 @@ class SpaceContract(NetworkContract):
     ) -> None:
         rows = space.sample(rng, 400)
         always: NDArray[np.bool_] = np.all(space.active(rows), axis=0)
-        depths = [i for i, d in enumerate(space.decisions) if always[i] and d.name.endswith(("depth", "width"))]
-        assert depths
-        for column in depths:
+        kept = [i for i, d in enumerate(space.decisions) if always[i] and d.name.endswith(self.always)]
+        assert kept
+        for column in kept:
             assert set(rows[:, column].tolist()) == set(range(int(space.sizes[column])))
 
     def test_sampling_is_a_function_of_the_generator(self, space: Space) -> None:
