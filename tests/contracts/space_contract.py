@@ -37,12 +37,14 @@ class SpaceContract(NetworkContract):
         always: How the names of decisions end that keep all their options in canonical form, where they always matter.
         repeating: The last part of decisions' names, of which a network has many that offer the same.
         redundant: Share of the rows of any options above which such are not in canonical form.
+        mutants: How many of 40 mutants of a network differ from each other at least.
     """
 
     rows: ClassVar[int] = 800
     always: ClassVar[tuple[str, ...]] = ("depth", "width")
     repeating: ClassVar[str] = "kernel"
     redundant: ClassVar[float] = 0.5
+    mutants: ClassVar[int] = 16
 
     @staticmethod
     def make() -> Space:
@@ -228,7 +230,7 @@ class SpaceContract(NetworkContract):
             assert mutants.shape == (40, len(row))
             assert np.array_equal(row, before)
             assert (mutants != row).any(axis=1).mean() > 0.6
-            assert len(np.unique(mutants, axis=0)) > 15
+            assert len(np.unique(mutants, axis=0)) >= self.mutants
 
     def test_a_child_of_equal_parents_is_their_equal(self, space: Space, rng: np.random.Generator) -> None:
         rows = space.sample(rng, 40)

@@ -17,8 +17,9 @@ class CellContract(SpaceContract):
 
 
 class TestCells(CellContract):
-    rows = 240
+    rows = 480
     networks = 2
+    mutants = 8  # of one operation to the output, all else of the cell does not matter
 
     @staticmethod
     @cache
