@@ -44,7 +44,7 @@ class CostModel:
     def __init__(self, space: Space, device: Device) -> None:
         self.space = space
         self.device = device
-        lowering = lower_space(space)
+        self._lowering = lowering = lower_space(space)
         self.latency = latency_model(device)
         self._models = {"latency_ms": self.latency}
         costs = [self.latency.of_operators(lowering.operators)]
@@ -73,7 +73,7 @@ class CostModel:
             the runtime allocates beside the loaded model for one inference, as its allocator told of measured networks;
             where it did not (`memory` is None), the largest sum of activation bytes alive at once.
         """
-        sums, peak = gather(self._tables, np.atleast_2d(rows))
+        sums, peak = gather(self._tables, self._lowering.extended(np.atleast_2d(rows)))
         costs: Costs = {name: sums[:, i].copy() for name, i in zip(self.summed, self._columns, strict=True)}
         for name, model in self._models.items():
             costs[name] += model.per_network
@@ -108,10 +108,11 @@ class CostModel:
         position = self._columns[self.summed.index(cost)]
         base = self._models[cost].per_network if cost in self._models else 0.0
         total = torch.as_tensor(base, dtype=probabilities[0].dtype)
+        of_columns = [*probabilities, *(f.probabilities(probabilities) for f in self._lowering.folds)]
         for table in self._tables:
             value = torch.as_tensor(table.sums[table.identity, position], dtype=total.dtype).reshape(table.sizes)
             for column in table.columns:
-                value = torch.tensordot(probabilities[column], value, dims=([0], [0]))
+                value = torch.tensordot(of_columns[column], value, dims=([0], [0]))
             for column, allowed in table.when:
                 value = value * probabilities[column][torch.as_tensor(allowed)].sum()
             total = total + value

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.predictors.folds import Fold, fold
 from hwnas.spaces.operator import Affine, Operator
 from hwnas.spaces.slot import Slot
-from hwnas.spaces.space import Space
+from hwnas.spaces.space import Rows, Space
+from hwnas.spaces.value import Choice, Value, reads
 from hwnas.spaces.value_table import Options, combine
 
 Floats = NDArray[np.float64]
@@ -21,7 +23,7 @@ Key = tuple[tuple[int, Affine, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class SlotLowering:
-    """What one slot lowers to, for every combination of the options that it reads.
+    """What one slot lowers to, for every combination of the options of its `SpaceLowering.columns`.
 
     Many combinations lower alike; each different result is an identity.
 
@@ -46,10 +48,27 @@ class SlotLowering:
 
 @dataclass(frozen=True, slots=True)
 class SpaceLowering:
-    """All distinct operators of a space, and each slot's share of them."""
+    """All distinct operators of a space, and each slot's share of them.
+
+    Attributes:
+        operators: The operators.
+        slots: Of each slot.
+        columns: Of each slot, the columns of `extended` rows whose options its combinations are made of.
+        sizes: How many options each of these columns has, shape (decisions + folds,).
+        folds: What the columns behind those of decisions hold.
+    """
 
     operators: tuple[Operator, ...]
     slots: tuple[SlotLowering, ...]
+    columns: tuple[tuple[int, ...], ...]
+    sizes: NDArray[np.int64]
+    folds: tuple[Fold, ...]
+
+    def extended(self, rows: Rows) -> Rows:
+        """Rows (n, decisions) with a column for each fold behind."""
+        if not self.folds:
+            return rows
+        return np.column_stack([rows, *(f.of_rows(rows) for f in self.folds)]).astype(rows.dtype, copy=False)
 
 
 @lru_cache(maxsize=2)
@@ -57,23 +76,46 @@ def lower_space(space: Space) -> SpaceLowering:
     """Lowers every combination of every slot. Twin slots (see `Slot.twin`) are lowered once."""
     index: dict[Operator, int] = {}
     lowered: dict[Hashable, SlotLowering] = {}
-    slots = []
+    folds: dict[Value, Fold | None] = {}
+    slots, columns = [], []
     for slot in space.slots:
         options = {name: space.decisions[space.column(name)].options for name in slot.reads}
-        key = (slot.twin, *options.values())
+        values = list(slot.values)
+        for place, v in enumerate(values):
+            others = set(reads(*values[:place], *values[place + 1 :]))
+            if others.isdisjoint(reads(v)):
+                if v not in folds:
+                    folds[v] = fold(v, space, f"fold {len(folds)}")
+                if (found := folds[v]) is not None:
+                    values[place] = Choice(found.name)
+                    options[found.name] = found.values
+        own = {name: options[name] for name in reads(*values)}
+        key = (slot.twin, *own.values())
         if key not in lowered:
-            lowered[key] = _lower_slot(slot, options, index)
+            lowered[key] = _lower_slot(slot, values, own, index)
         slots.append(lowered[key])
-    return SpaceLowering(tuple(index), tuple(slots))
+        columns.append(tuple(own))
+    kept = [f for f in folds.values() if f is not None]
+    numbers = {d.name: i for i, d in enumerate(space.decisions)}
+    numbers |= {f.name: len(numbers) + i for i, f in enumerate(kept)}
+    return SpaceLowering(
+        tuple(index),
+        tuple(slots),
+        tuple(tuple(numbers[name] for name in names) for names in columns),
+        np.array([*space.sizes, *(len(f.values) for f in kept)]),
+        tuple(kept),
+    )
 
 
-def _lower_slot(slot: Slot, options: Mapping[str, Options], index: dict[Operator, int]) -> SlotLowering:
-    combinations, arguments = combine(slot.values, slot.reads, options)
+def _lower_slot(
+    slot: Slot, values: Sequence[Value], options: Mapping[str, Options], index: dict[Operator, int]
+) -> SlotLowering:
+    combinations, arguments = combine(values, tuple(options), options)
     kinds: list[int] = []
     distinct: dict[Key, tuple[Operator, ...]] = {}
     number: dict[Key, int] = {}
-    for values in arguments:
-        operators = tuple(o for o in slot.lower(slot.group, *values) if o.kind != "identity")
+    for given in arguments:
+        operators = tuple(o for o in slot.lower(slot.group, *given) if o.kind != "identity")
         key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes, o.unused) for o in operators)
         kinds.append(number.setdefault(key, len(number)))
         distinct.setdefault(key, operators)

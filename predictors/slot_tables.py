@@ -50,7 +50,7 @@ class SlotTable:
     """Costs of neighbouring slots, most often of one, for every combination of what they read.
 
     Attributes:
-        columns, sizes: Of the decisions read, and their options.
+        columns, sizes: Of the decisions read, or of their `Fold`s, and the options of each.
         when: Where the slots exist.
         identity: Of each combination in the order of `itertools.product`, counted from 1, shape (combinations,).
         sums: Costs of each identity, shape (identities + 1, costs); row 0 is an absent slot's.
@@ -67,16 +67,16 @@ class SlotTable:
 
     @classmethod
     def of(
-        cls, space: Space, slot: Slot, own: SlotLowering, operator_costs: Sequence[Floats], peaks: Peaks | None = None
-    ) -> SlotTable:
+        cls, space: Space, slot: Slot, columns: tuple[int, ...], sizes: tuple[int, ...], own: SlotLowering,
+        operator_costs: Sequence[Floats], peaks: Peaks | None = None,
+    ) -> SlotTable:  # fmt: skip
         """The table of one slot; see `slot_tables` for the arguments."""
-        columns = tuple(space.column(name) for name in slot.reads)
         conditions = [(space.column(w.decision), w.values) for w in slot.when]
         learnt = [np.bincount(own.owner, weights=c[own.operator], minlength=len(own.peak)) for c in operator_costs]
         sums = np.column_stack([*learnt, own.weight_bytes, own.macs, own.params])
         return cls(
             columns=columns,
-            sizes=tuple(int(space.sizes[c]) for c in columns),
+            sizes=sizes,
             when=tuple((c, tuple(o in values for o in space.decisions[c].options)) for c, values in conditions),
             identity=_narrow(own.identity + 1),
             sums=np.concatenate([np.zeros((1, sums.shape[1])), sums]),
@@ -121,8 +121,9 @@ def slot_tables(
         peaks: To gather in place of the largest activation bytes.
     """
     tables: list[SlotTable] = []
-    for slot, own in zip(space.slots, lowering.slots, strict=True):
-        table = SlotTable.of(space, slot, own, operator_costs, peaks)
+    for slot, columns, own in zip(space.slots, lowering.columns, lowering.slots, strict=True):
+        sizes = tuple(int(lowering.sizes[c]) for c in columns)
+        table = SlotTable.of(space, slot, columns, sizes, own, operator_costs, peaks)
         both = tables[-1].joined(table) if tables else None
         if both is None:
             tables.append(table)
@@ -148,7 +149,7 @@ def _narrow(identity: NDArray[np.signedinteger]) -> Indexes:
 
 
 def gather(tables: Sequence[SlotTable], rows: Rows) -> tuple[Floats, Floats]:
-    """Sums (n, costs) and peaks, (n,) or (n, peaks), of rows (n, decisions) in canonical form."""
+    """Sums (n, costs) and peaks, (n,) or (n, peaks), of rows in canonical form, `SpaceLowering.extended`."""
     sums, peak = np.zeros((len(rows), tables[0].sums.shape[1])), np.zeros((len(rows), *tables[0].peak.shape[1:]))
     dtype = np.min_scalar_type(max(len(table.identity) for table in tables))
     columns = np.empty((rows.shape[1], min(CHUNK, len(rows))), dtype=dtype)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.spaces.decision import Option
 from hwnas.spaces.value import Choice, Constant, Value, reads
 
 Indexes = NDArray[np.int64]
-Options = tuple[Option, ...]
+Options = tuple[Any, ...]
+"""All values that a name may take: of a decision its options."""
 MANY = 2**22
 """Combinations of values that are numbered by a table; more are sorted."""
 

@@ -31,7 +31,7 @@ class Step:
     Attributes:
         kind, kernel, activation: As of `Operator`.
         held: Tensors that wait while it runs, beside the first that it reads and the one that it writes.
-        kept: Whether the first that it reads is read again later.
+        kept: Whether what it reads is read again later; asked of 1×1 convolutions, which may be two operators.
         name, inputs: In the cell; no part of equality, as they do not change what it costs.
     """
 
@@ -134,7 +134,7 @@ def _steps(cell: Cell) -> tuple[tuple[Step, ...], ...]:
     alive = {INPUT}
     for i, d in enumerate(drafts):
         alive = {name for name in alive if last_read[name] >= i}
-        kept = last_read[d.inputs[0]] > i
+        kept = d.kind == "conv" and d.kernel == 1 and last_read[d.inputs[0]] > i
         steps[d.edge].append(Step(d.kind, d.kernel, d.activation, len(alive) - 1, kept, d.name, d.inputs))
         alive.add(d.name)
     return tuple(map(tuple, steps))
