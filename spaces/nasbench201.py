@@ -55,7 +55,7 @@ REFERENCES: dict[str, Cell] = {
     "all_conv1x1": (CONV1,) * len(EDGES),
     "all_skip": (SKIP,) * len(EDGES),
 }
-"""Those that the authors' code names (``ResNet_CODE``, ``AllConv3x3_CODE``, ``AllConv1x1_CODE``, ``AllIdentity_CODE``)."""
+"""Those that the authors' code (``xautodl``) has as ``ResNet_CODE``, ``AllConv3x3_CODE`` and so on."""
 
 
 def nasbench201(
@@ -83,9 +83,9 @@ def nasbench201(
     make.slot("last", normalise, x.channels, x.size, x.bits)
     add_classifier(make, add_pool(make, x), num_classes)
     space = make.space(name=name, spec=spec, input_shape=input_shape, num_classes=num_classes, find=_find)
-    for title, cell in REFERENCES.items():
-        if all(o in kept for o, kept in zip(cell, options, strict=True)):  # a narrowed space may not hold it
-            space.references[title] = _options(space, cell)
+    for title, operation_of in REFERENCES.items():
+        if all(o in kept for o, kept in zip(operation_of, options, strict=True)):  # a narrowed space may not hold it
+            space.references[title] = _options(space, operation_of)
     if not space.references:
         space.references["largest"] = {d.name: d.options[-1] for d in space.decisions}
     return space
@@ -107,7 +107,11 @@ def normalise(name: str, channels: int, size: Size, bits: int) -> tuple[Operator
 
 
 def _find(space: Space, cell: Any) -> dict[str, Option]:
-    """The options that make the cell of a string, in float32 and nothing removed; see `read_cell` for what is raised."""
+    """The options that make the cell of a string, in float32 and nothing removed.
+
+    Raises:
+        InvalidSpaceError: As `read_cell`, or the decision that lacks an operation.
+    """
     operations = read_cell(str(cell))
     for decision, operation in zip(DECISIONS, operations, strict=True):
         options = (

@@ -171,7 +171,8 @@ def _rectified_by_writers(drafts: list[_Draft]) -> list[_Draft]:
     for d in drafts:
         for name in d.inputs:
             readers.setdefault(name, []).append(d)
-    kept, renamed = [], {}
+    kept: list[_Draft] = []
+    renamed: dict[str, str] = {}
     for d in drafts:
         if d.kind == "activate" and d.inputs[0] in renamed:
             renamed[d.name] = renamed[d.inputs[0]]
