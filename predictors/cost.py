@@ -111,9 +111,13 @@ class CostModel:
         of_columns = [*probabilities, *(f.probabilities(probabilities) for f in self._lowering.folds)]
         for table in self._tables:
             value = torch.as_tensor(table.sums[table.identity, position], dtype=total.dtype).reshape(table.sizes)
-            for column in table.columns:
-                value = torch.tensordot(of_columns[column], value, dims=([0], [0]))
+            # A condition may be on a decision that the table reads, too.
+            present: dict[int, Tensor] = {}
             for column, allowed in table.when:
-                value = value * probabilities[column][torch.as_tensor(allowed)].sum()
+                present[column] = present.get(column, of_columns[column]) * torch.as_tensor(allowed)
+            for column in table.columns:
+                value = torch.tensordot(present.pop(column, of_columns[column]), value, dims=([0], [0]))
+            for elsewhere in present.values():
+                value = value * elsewhere.sum()
             total = total + value
         return total

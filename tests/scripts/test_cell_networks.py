@@ -7,6 +7,7 @@ import pytest
 
 from hwnas.scripts.architecture_tables import on_a_path
 from hwnas.scripts.cell_networks import are_cells, cell_networks
+from hwnas.spaces import load_space
 from hwnas.spaces.operator import Operator
 
 AROUND = 7_783_040
@@ -64,3 +65,18 @@ def test_which_operators_are_such_cells() -> None:
 )
 def test_operators_that_no_path_passes(written: str, passed: str) -> None:
     assert on_a_path(np.array([written.split()]), 3)[0].tolist() == passed.split()
+
+
+def test_they_have_the_convolutions_of_the_space() -> None:
+    """Whose networks are lowered edge by edge, and whose equal cells are one: two counts of the same."""
+    space = load_space("nasbench201", input_shape=(3, 32, 32), num_classes=10, joint=())
+    cells = np.random.default_rng(0).choice([str(o) for o in space.decisions[0].options], (60, 6))
+    networks = cell_networks(on_a_path(cells, 3))
+    names = [d.name for d in space.decisions]
+    for i, cell in enumerate(cells):
+        workload = space.workload(dict(zip(names, map(str, cell), strict=True)))
+        assert workload.macs == networks.macs[i]
+        products = [
+            sorted(o.macs for o in operators if o.macs) for operators in (workload.operators, networks.of_network(i))
+        ]
+        assert products[0] == products[1]
