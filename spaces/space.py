@@ -84,8 +84,9 @@ class Space:
         num_classes: Outputs of the classifier.
         image_size: Height and width of the images that a network reads, where decisions change it.
         references: Published or hand-designed networks by name.
-        find: Finds the options that make a network of which a table is given; raises `InvalidSpaceError` with what the
-            space lacks. None where the space's networks have no such table.
+        find: Finds the options that make a network, which is given as files hold it, such as by a stage table. Raises
+            `InvalidSpaceError` with what the space lacks, `InvalidFileError` or `UnknownNameError` where networks of
+            this space are written otherwise. None where they are not written at all.
     """
 
     def __init__(

@@ -8,9 +8,9 @@ from itertools import product
 from typing import Any
 
 from hwnas.spaces.decision import Option
-from hwnas.spaces.errors import InvalidSpaceError
+from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
 from hwnas.spaces.space import Space
-from hwnas.spaces.stage_table import Convolution, StageTable
+from hwnas.spaces.stage_table import Convolution, StageTable, read_table
 from hwnas.spaces.value import Value, evaluate, reads
 
 Options = Mapping[str, Option]
@@ -94,6 +94,18 @@ def rows_of(network: StageTable, where: str = "the network") -> list[Row]:
     return rows
 
 
+def find_network(layout: Layout, space: Space, network: Any) -> dict[str, Option]:
+    """As `find_candidate`, of a table as a file has it.
+
+    Raises:
+        InvalidFileError: It is no stage table.
+        LacksError: See there.
+    """
+    if not isinstance(network, Mapping):
+        raise InvalidFileError(f"space {space.name!r} knows networks by stage tables, not by {network!r}")
+    return find_candidate(layout, space, read_table(network, "the network"))
+
+
 def find_candidate(layout: Layout, space: Space, network: StageTable) -> dict[str, Option]:
     """The options of the space's decisions that make the network, in float32 and nothing removed.
 
@@ -105,6 +117,11 @@ def find_candidate(layout: Layout, space: Space, network: StageTable) -> dict[st
     options = {d.name: d.options for d in space.decisions} | {n: (o,) for n, o in space.fixed.items()}
     rows = rows_of(network)
     search = _Search(options, rows)
+    if any(row.se for row in rows) and network.se_of != layout.table.se_of:
+        raise LacksError(
+            f"space {space.name!r} lacks it: its squeeze-excite ratios are shares of the {network.se_of} channels, "
+            f"the space's of the {layout.table.se_of} channels", -1,
+        )  # fmt: skip
     wholes = [v for v in (layout.resolution, layout.multiplier) if v is not None]
     for choice in product(*(options[reads(v)[0]][::-1] for v in wholes)):
         start = {reads(v)[0]: o for v, o in zip(wholes, choice, strict=True)}
@@ -227,33 +244,31 @@ class _Search:
         given: Options, number: int,
     ) -> Iterator[dict[str, Option]]:  # fmt: skip
         adds = stride == 1 and channels == row.channels
-        wanted = [(values["op"], row.op), (values["kernel"], row.kernel)]
-        if row.op == "mbconv":
-            wanted += [(values[a], getattr(row, a)) for a in ("expansion", "groups", "se")]
-        if adds:
-            wanted.append((values["residual"], row.residual))
-        wanted.append((stage.channels, row.channels))
+        attributes = ["op", "kernel", *(("expansion", "groups", "se") if row.op == "mbconv" else ())]
+        attributes += ["residual"] if adds else []
+        wanted = {a: (values[a], getattr(row, a)) for a in attributes} | {"channels": (stage.channels, row.channels)}
         solved = False
-        for options in self.solve(wanted, given):
+        for options in self.solve(list(wanted.values()), given):
             solved = True
             yield options
         if not solved:
             self.fail(f"its block {number + 1} is {row}; {self._why(place, wanted, given)}", number)
 
-    def _why(self, place: str, wanted: Sequence[tuple[Value, Any]], given: Options) -> str:
-        for v, target in wanted:
+    def _why(self, place: str, wanted: Mapping[str, tuple[Value, Any]], given: Options) -> str:
+        for attribute, (v, target) in wanted.items():
             if any(True for _ in self.solve([(v, target)], given)):
                 continue
             names = reads(v)
             if not names:
-                return f"{place} of the space has {evaluate(v, {})} there"
+                return f"the space has no decision for that: {attribute} of {place} is always {evaluate(v, {})}"
             free = [n for n in names if n not in given]
             return ", and ".join(_offer(n, self.options) for n in free) or (
                 f"{' and '.join(names)} cannot be {target} together with what comes before"
             )
-        several = dict.fromkeys(n for v, _ in wanted for n in reads(v))
+        several = dict.fromkeys(n for v, _ in wanted.values() for n in reads(v))
         return f"no choice of {', '.join(several)} gives all of it"
 
 
 def _offer(name: str, options: Mapping[str, tuple[Option, ...]]) -> str:
-    return f"{name} offers {', '.join(map(str, options.get(name, ())))}"
+    offered = options.get(name, ())
+    return f"{name} {'offers' if len(offered) > 1 else 'is always'} {', '.join(map(str, offered))}"

@@ -29,7 +29,7 @@ from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.operator import Affine
 from hwnas.spaces.space import Space
-from hwnas.spaces.stage_match import LacksError, Layout, StageLayout, find_candidate
+from hwnas.spaces.stage_match import LacksError, Layout, StageLayout, find_candidate, find_network
 from hwnas.spaces.stage_table import Block, Stage, StageTable
 from hwnas.spaces.stage_table import Convolution as ConvolutionRow
 from hwnas.spaces.value import Constant, Value, compute, reads
@@ -72,7 +72,7 @@ def stage_space(
         input_shape=input_shape,
         num_classes=num_classes,
         image_size=image_size,
-        find=partial(find_candidate, layout),
+        find=partial(find_network, layout),
     )
     found: dict[str, Mapping[str, Option]] = {}
     for title, network in references.items():

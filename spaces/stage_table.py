@@ -6,10 +6,11 @@ here, such as published figures, is kept out of the way under the keys of `NOTES
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hwnas.spaces.errors import InvalidFileError
 
@@ -116,6 +117,15 @@ class StageTable(_Part):
     mix: Convolution | None = None
     classifier: Classifier | None = None
 
+    @model_validator(mode="after")
+    def _reads_what_is_written(self) -> StageTable:
+        """The classifier's input channels are those of the layer before it, where the table gives both."""
+        last = self.mix or self.head or self.stages[-1]
+        given = self.classifier.inputs if self.classifier else None
+        if given is not None and last.channels != [given]:
+            raise ValueError(f"the classifier reads {given} channels, but {last.channels} are written before it")
+        return self
+
 
 def read_table(given: Mapping[str, Any], where: str) -> StageTable:
     """The table, checked; `NOTES` are left out.
@@ -126,6 +136,20 @@ def read_table(given: Mapping[str, Any], where: str) -> StageTable:
     try:
         return StageTable.model_validate({k: v for k, v in given.items() if k not in NOTES})
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
-        raise InvalidFileError(f"{where}: {at}: {first['msg']} (got {first['input']!r})") from error
+        raise InvalidFileError(f"{where}: {_told(error.errors()[0])}") from error
+
+
+_KEYS = {name for part in (Convolution, Block, Stage, Classifier, StageTable) for name in part.model_fields}
+
+
+def _told(error: Any) -> str:
+    """One of pydantic's errors: at which key, what, and what may be meant."""
+    at = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"{at}: this key is missing"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), _KEYS, n=1, cutoff=0.6)
+        return f"{at}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return f"{at}: {error['msg']} (got {error['input']!r})"
