@@ -55,12 +55,17 @@ class ArchitectureTable:
     Attributes:
         devices: Their columns' names without the suffix.
         latency_ms: Shape (n, D).
-        features: See `Architectures.features`, shape (n, f).
+        architectures: The networks.
     """
 
     devices: tuple[str, ...]
     latency_ms: Floats
-    features: Floats
+    architectures: Architectures
+
+    @property
+    def features(self) -> Floats:
+        """See `Architectures.features`, shape (n, f)."""
+        return self.architectures.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def read_table(path: Path) -> ArchitectureTable:
         raise InvalidFileError(f"{path} needs at least two columns '<device>{SUFFIX}'")
     latency_ms = np.column_stack([_figures(table, name, path) for name in columns])
     names = tuple(name.removesuffix(SUFFIX) for name in columns)
-    return ArchitectureTable(names, latency_ms, _architectures(table, path).features)
+    return ArchitectureTable(names, latency_ms, _architectures(table, path))
 
 
 def read_energy(path: Path, energy: str | None = None, latency: str | None = None) -> EnergyTable:

@@ -11,6 +11,7 @@ from hwnas.scripts.cli_device import device
 from hwnas.scripts.cli_kit import import_command, kit
 from hwnas.scripts.cli_measure import register, verify
 from hwnas.scripts.cli_search import export, report, search
+from hwnas.scripts.cli_spaces import space
 from hwnas.spaces.errors import HwnasError
 
 
@@ -23,7 +24,7 @@ def cli() -> None:
     """
 
 
-for command in (search, report, export, device, bench):
+for command in (search, report, export, device, space, bench):
     cli.add_command(command)
 for command in (register, verify, kit, import_command):
     device.add_command(command)

@@ -131,3 +131,30 @@ def energy(
     print_figures(figures["ways"])
     if own := figures.get("ways_without_repeats"):
         print_figures(own, "without repeats of what was measured")
+
+
+@bench.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with reference_nets.yaml, networks as stage tables, and fbnet_devices.parquet, latencies of FBNet's "
+    "networks; without it only figures of the spaces themselves.",
+)
+def spaces(data: Path | None) -> None:
+    """Sizes and speeds of spaces, the published networks in them, and tables of FBNet's blocks from few networks."""
+    from hwnas.scripts.bench_blocks import block_figures
+    from hwnas.scripts.bench_spaces import network_figures, space_figures
+    from hwnas.scripts.figures_table import print_figures
+
+    figures: dict[str, Any] = {}
+    if data is not None:
+        figures["networks"] = network_figures(data / "reference_nets.yaml")
+        figures["blocks"] = block_figures(data / "fbnet_devices.parquet")
+    figures["spaces"] = space_figures()
+    emit(figures)
+    if data is not None:
+        print_figures(figures["networks"], "published networks")
+        blocks = figures["blocks"]
+        title = f"FBNet's blocks from {blocks['networks_learnt_from']} networks of a device"
+        print_figures({**blocks["devices"], "mean": blocks["mean"]}, title)
+    print_figures(figures["spaces"], "spaces")

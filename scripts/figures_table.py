@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 
-def print_figures(ways: Mapping[str, Mapping[str, float]], title: str = "") -> None:
+def print_figures(ways: Mapping[str, Mapping[str, float | str]], title: str = "") -> None:
     """Prints a row per way and a column per figure on stderr; a figure that a way lacks stays empty."""
     table = Table("", title=title or None, title_justify="left")
     names = list(dict.fromkeys(name for figures in ways.values() for name in figures))
@@ -19,7 +19,9 @@ def print_figures(ways: Mapping[str, Mapping[str, float]], title: str = "") -> N
     Console(stderr=True).print(table)
 
 
-def _text(figure: float) -> str:
+def _text(figure: float | str) -> str:
+    if isinstance(figure, str):
+        return figure
     if isinstance(figure, bool):
         return "yes" if figure else "no"
     return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.4g}"

@@ -1,0 +1,85 @@
+"""The spaces that come with hwnas: what they are, what making candidates takes, and the published networks in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from hwnas.scripts.network_files import Finder, FoundNetwork, native_settings, read_networks
+from hwnas.spaces.catalog import SPACES, load_space
+from hwnas.spaces.joint import DIMENSIONS
+from hwnas.spaces.space import Space
+
+REPEATS = 5
+SAMPLED, LOWERED = 2000, 20
+"""Candidates of one timing."""
+
+
+def space_figures() -> dict[str, dict[str, float]]:
+    """Of each space, at the images it was published for: size, decisions and slots, and how fast candidates are made.
+
+    Sizes are decimal logarithms of the number of rows; joint means all joint dimensions at their default options.
+    Speeds are of the joint space, medians of repeats: rows drawn in canonical form, workloads of random rows, and the
+    PyTorch module of the first reference.
+    """
+    return {name: _figures(*(_load(name, joint) for joint in ((), DIMENSIONS))) for name in SPACES}
+
+
+def network_figures(path: Path) -> dict[str, dict[str, Any]]:
+    """Of each network of a file, see `hwnas.scripts.network_files`: the space, and its parameters and MACs.
+
+    Raises:
+        InvalidFileError: The file is no such file.
+    """
+    finder = Finder()
+    rows: dict[str, dict[str, Any]] = {}
+    for network in read_networks(path):
+        result = finder.find(network)
+        if not isinstance(result, FoundNetwork):
+            rows[network.name] = {"equal": False, "lacks": result.reason}
+            continue
+        computed = {f"computed_{key}": count for key, count in network.computed.items()}
+        published = {key: figure for key, figure in network.published.items() if key[-2:] == "_m"}
+        rows[network.name] = {
+            "space": result.spaces[0], **result.counts, **computed, **published,
+            "equal": bool(computed) and not result.differs,
+        }  # fmt: skip
+    return rows
+
+
+def _load(name: str, joint: tuple[str, ...]) -> Space:
+    shape, classes = native_settings(name)
+    return load_space(name, input_shape=shape, num_classes=classes, joint=joint)
+
+
+def _figures(plain: Space, joint: Space) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    rows = joint.sample(rng, LOWERED)
+    reference = joint.reference()
+    return {
+        "log10_size": round(plain.log10_size, 2),
+        "log10_size_joint": round(joint.log10_size, 2),
+        "decisions": len(plain.decisions),
+        "decisions_joint": len(joint.decisions),
+        "slots": len(plain.slots),
+        "slots_joint": len(joint.slots),
+        "samples_per_second": round(SAMPLED / _seconds(lambda: joint.sample(rng, SAMPLED))),
+        "workloads_per_second": round(LOWERED / _seconds(lambda: [joint.workload_of_row(row) for row in rows])),
+        "load_ms": round(1e3 * _seconds(lambda: _load(joint.name, DIMENSIONS)), 1),
+        "build_ms": round(1e3 * _seconds(lambda: joint.build(reference)), 1),
+    }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The median time that it takes."""
+    found = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return median(found)
