@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 
-from hwnas.predictors.block_table import BlockTable
+from hwnas.predictors.block_table import BlockTable, Blocks
 from hwnas.predictors.linear import LinearModel
 from hwnas.predictors.metrics import prediction_error
 from hwnas.scripts.architecture_tables import read_table
@@ -54,37 +54,18 @@ def block_figures(path: Path, *, networks: int = 200, draws: int = 5, seed: int 
     n = len(table.latency_ms)
     if networks > n // 2:
         raise UnavailableError(f"{path}: {networks} networks to learn from are too many for {n}")
-    chosen = choices(table.architectures.written)
-    blocks = fbnet_blocks()
-    macs = np.array([[sum(o.macs for o in operators) for operators in layer] for layer in blocks], dtype=np.float64)
-    layers = np.arange(len(blocks))
-    amounts, one_hot = macs[layers, chosen].sum(axis=1)[:, None], _one_hot(chosen)
+    chosen, blocks = choices(table.architectures.written), fbnet_blocks()
+    one_hot = _one_hot(chosen)
     sums = [_held_out(one_hot, latency) for latency in table.latency_ms.T]
     missed = np.column_stack([_cut(p / t - 1) for p, t in zip(sums, table.latency_ms.T, strict=True)])
-    pairs = _explained_by_pairs(chosen, missed)
     rows = {}
     for device, latency, held_out, errors, by_pairs in zip(
-        table.devices, table.latency_ms.T, sums, missed.T, pairs, strict=True
+        table.devices, table.latency_ms.T, sums, missed.T, _explained_by_pairs(chosen, missed), strict=True
     ):
-        found: dict[str, list[float]] = {}
-        for draw in range(draws):
-            index = np.random.default_rng([seed, draw]).choice(n, networks, replace=False)
-            rest = np.setdiff1d(np.arange(n), index)
-            own = BlockTable.fit(chosen[index], latency[index], blocks)
-            predicted = {
-                "": own.predict(chosen[rest]),
-                "macs_": LinearModel.fit(amounts[index], latency[index]).predict(amounts[rest]),
-                "least_squares_": LinearModel.fit(one_hot[index], latency[index]).predict(one_hot[rest]),
-                "ridge_": RidgeCV(RIDGES).fit(one_hot[index], latency[index]).predict(one_hot[rest]),
-            }
-            figures = {k: v for way, p in predicted.items() for k, v in _figures(way, p, latency[rest]).items()}
-            covered = np.abs(predicted[""] - latency[rest]) <= 2 * own.std(chosen[rest])
-            for key, figure in (figures | {"within_2_std": float(covered.mean())}).items():
-                found.setdefault(key, []).append(figure)
-        within = LinearModel.fit(one_hot, latency).predict(one_hot)
-        rows[device] = {key: round(median(values), 4) for key, values in found.items()} | {
+        in_sample = LinearModel.fit(one_hot, latency).predict(one_hot)
+        rows[device] = _of_draws(chosen, latency, blocks, networks, draws, seed) | {
             **_figures("ceiling_", held_out, latency),
-            "ceiling_in_sample_mape_percent": round(100 * prediction_error(within, latency).mape, 4),
+            "ceiling_in_sample_mape_percent": round(100 * prediction_error(in_sample, latency).mape, 4),
             "ceiling_error_explained_by_pairs": round(by_pairs, 4),
             "ceiling_error_explained_by_order": round(_explained_by_order(errors), 4),
         }
@@ -95,10 +76,34 @@ def block_figures(path: Path, *, networks: int = 200, draws: int = 5, seed: int 
         "networks_learnt_from": networks,
         "draws": draws,
         "figures": "on all networks not learnt from, medians over the draws; ceiling: a sum over blocks, by least "
-        f"squares of the relative error, of each tenth of the networks as learnt from the others; in sample: from all {n}",
+        "squares of the relative error, of each tenth of the networks as learnt from the others; in sample: from all",
         "devices": rows,
         "mean": {key: round(float(np.mean([row[key] for row in rows.values()])), 4) for key in keys},
     }
+
+
+def _of_draws(
+    chosen: Indexes, latency: Floats, blocks: Blocks, networks: int, draws: int, seed: int
+) -> dict[str, float]:
+    """Figures of all ways that learn from few of a device's networks."""
+    macs = np.array([[sum(o.macs for o in operators) for operators in layer] for layer in blocks], dtype=np.float64)
+    amounts, one_hot = macs[np.arange(len(blocks)), chosen].sum(axis=1)[:, None], _one_hot(chosen)
+    found: dict[str, list[float]] = {}
+    for draw in range(draws):
+        index = np.random.default_rng([seed, draw]).choice(len(chosen), networks, replace=False)
+        rest = np.setdiff1d(np.arange(len(chosen)), index)
+        table = BlockTable.fit(chosen[index], latency[index], blocks)
+        ways = {
+            "": table.predict(chosen[rest]),
+            "macs_": LinearModel.fit(amounts[index], latency[index]).predict(amounts[rest]),
+            "least_squares_": LinearModel.fit(one_hot[index], latency[index]).predict(one_hot[rest]),
+            "ridge_": RidgeCV(RIDGES).fit(one_hot[index], latency[index]).predict(one_hot[rest]),
+        }
+        figures = {k: v for way, predicted in ways.items() for k, v in _figures(way, predicted, latency[rest]).items()}
+        figures["within_2_std"] = float((np.abs(ways[""] - latency[rest]) <= 2 * table.std(chosen[rest])).mean())
+        for key, figure in figures.items():
+            found.setdefault(key, []).append(figure)
+    return {key: round(median(values), 4) for key, values in found.items()}
 
 
 def _figures(way: str, predicted: Floats, measured: Floats) -> dict[str, float]:

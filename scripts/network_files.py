@@ -147,9 +147,13 @@ class Finder:
         self._spaces: dict[tuple[str, Settings], Space] = {}
 
     def find(self, network: WrittenNetwork) -> FoundNetwork | MissingNetwork:
-        """The candidate that is the network.
+        """The candidate that is the network, or what the space lacks that came furthest in it.
 
         Spaces that agree in the activation come first, then those of which it is a reference, then smaller ones.
+
+        Raises:
+            UnknownNameError: No space of such a name.
+            InvalidFileError: A space's file cannot be read.
         """
         found: list[tuple[tuple[bool, bool, float], Space, Candidate]] = []
         lacks: list[tuple[int, str]] = []
@@ -157,8 +161,12 @@ class Finder:
         for name in self.names:
             try:
                 space = self._space(name, network)
+            except InvalidSpaceError as error:  # images or classes that it cannot take
+                lacks.append((-3, f"space {name!r}: {error}"))
+                continue
+            try:
                 if space.find is None:
-                    raise InvalidFileError("finds no networks by tables")
+                    raise InvalidFileError("it finds no networks by tables")
                 candidate = space.decode(space.encode(space.find(space, network.table)))
                 other = _other_activation(network.table, space, candidate) is not None
                 known = any(space.reference(r) == candidate for r in space.references)

@@ -78,14 +78,28 @@ class LacksError(InvalidSpaceError):
 
 
 def rows_of(network: StageTable, where: str = "the network") -> list[Row]:
-    """The blocks of a network in order; those that are skipped are no blocks."""
-    rows = []
+    """The blocks of a network in order; those that are skipped are no blocks.
+
+    Raises:
+        InvalidSpaceError: It is no network: a choice, a factor on channels, or a block that is skipped where channels
+            or the stride would change.
+    """
+    if network.width_multiplier != [1.0] or network.resolution:
+        raise InvalidSpaceError(f"{where}: give its own channels and input, not width_multiplier or resolution")
+    for name, layer in (("stem", network.stem), ("head", network.head), ("mix", network.mix)):
+        if layer is not None and len(layer.channels) > 1:
+            raise InvalidSpaceError(f"{where}: {name} has a choice of channels; a network's table gives one number")
+    rows: list[Row] = []
+    channels = network.stem.channels
     for number, stage in enumerate(network.stages, 1):
         lists = {"op", "kernel", "expansion", "groups", "se", "residual", "channels", "repeats"}
         if stage.block or any(len(getattr(stage, name)) > 1 for name in lists):
             raise InvalidSpaceError(f"{where}: stage {number} has a choice; a network's table gives one value for each")
         if stage.op == ["skip"]:
+            if stage.stride > 1 or stage.channels != channels:
+                raise InvalidSpaceError(f"{where}: stage {number} is skipped, but changes channels or has a stride")
             continue
+        channels = stage.channels
         for index in range(stage.repeats[0]):
             rows.append(
                 Row(stage.op[0], stage.kernel[0], stage.expansion[0], stage.groups[0], stage.se[0], stage.residual[0],
@@ -102,8 +116,8 @@ def find_network(layout: Layout, space: Space, network: Any) -> dict[str, Option
         LacksError: See there.
     """
     if not isinstance(network, Mapping):
-        raise InvalidFileError(f"space {space.name!r} knows networks by stage tables, not by {network!r}")
-    return find_candidate(layout, space, read_table(network, "the network"))
+        raise InvalidFileError(f"no stage table: {network!r}")
+    return find_candidate(layout, space, read_table(network, "no stage table"))
 
 
 def find_candidate(layout: Layout, space: Space, network: StageTable) -> dict[str, Option]:

@@ -136,7 +136,8 @@ def read_table(given: Mapping[str, Any], where: str) -> StageTable:
     try:
         return StageTable.model_validate({k: v for k, v in given.items() if k not in NOTES})
     except ValidationError as error:
-        raise InvalidFileError(f"{where}: {_told(error.errors()[0])}") from error
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a key misspelt is missing, too
+        raise InvalidFileError(f"{where}: {_told(first)}") from error
 
 
 _KEYS = {name for part in (Convolution, Block, Stage, Classifier, StageTable) for name in part.model_fields}

@@ -25,9 +25,13 @@ from .command import Hwnas
         ("device list", ("List the registered devices",)),
         ("device show", ("how it was measured",)),
         ("device verify", ("Measure fresh random networks", "--networks", "4<=x<=400", "--on-cluster", "--address")),
+        ("space", ("show", "check", "published networks")),
+        ("space show", ("what the space NAME offers", "package.module:function", "--joint", "--input-shape")),
+        ("space check", ("Find the networks of FILE", "--space", "--out", "exit status is 1")),
         ("bench", ("prints JSON", "latency", "scoring")),
         ("bench scoring", ("scored per second", "--batch")),
         ("bench latency", ("held-out networks", "--device")),
+        ("bench spaces", ("Sizes and speeds", "--data", "reference_nets.yaml", "fbnet_devices.parquet")),
         ("bench energy", ("few measured networks", "--table", "--energy", "default: 100", "--device")),
     ],
 )
