@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 
-from hwnas.predictors.block_table import BlockTable, Blocks
+from hwnas.predictors.block_table import Blocks, BlockTable
 from hwnas.predictors.linear import LinearModel
 from hwnas.predictors.metrics import prediction_error
 from hwnas.scripts.architecture_tables import read_table

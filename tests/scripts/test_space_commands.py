@@ -189,7 +189,8 @@ def test_show_takes_other_dimensions_images_and_classes(hwnas: Hwnas) -> None:
 
 def make_small(make: Any, *, name: str, spec: Any, input_shape: Any, num_classes: int) -> Space:
     """A space in Python: the small one, by another name."""
-    assert make and spec
+    assert make
+    assert spec
     changed = {"name": name, "input_shape": list(input_shape), "num_classes": num_classes}
     return space_from_spec({**TINY, **changed, "joint": []})
 
