@@ -30,6 +30,7 @@ types: $(VENV)/installed build/types/hwnas
 bench: $(VENV)/installed
 	$(BIN)/hwnas bench latency
 	$(BIN)/hwnas bench scoring
+	$(BIN)/hwnas bench spaces
 
 # The layers' folders stand at the root; type checkers want them inside a folder called hwnas.
 build/types/hwnas:

@@ -8,6 +8,13 @@ of every network when it is learnt from the others, hiccups cut to four times th
   explains of each fifth network, learnt from the others): what interaction of blocks there is.
 - **order**: the errors of the ten networks before it in the file (least squares, the same share): a device that was
   warm, busy or slow for a while. What networks were measured in a row has nothing to do with what they are made of.
+
+On the 5,000 networks of HELP's table (11 device settings, means over them; 200 networks, medians of 5 draws), the table
+of blocks has a MAPE of 3.0 % and a Kendall tau of 0.81; a ridge on the same columns 5.0 % and 0.67, a line through MACs
+6.9 % and 0.42, least squares 10.6 % and 0.57. The ceiling is 2.7 % and 0.83: pairs explain less than 4 % of what it
+misses on every device, order 37 % in the mean and up to 84 % (a phone). So what can be seen of its cause is the
+measuring, not that blocks are no sum; the rest is noise, or depends on more than two neighbours. Networks that are equal
+would tell, but no two of that table are. One column (pixel3) is a sum over blocks exactly, as if it had been computed.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.scripts.network_files import Finder, FoundNetwork, native_settings, read_networks
+from hwnas.scripts.network_files import Finder, FoundNetwork, WrittenNetwork, native_settings, read_networks
 from hwnas.spaces.catalog import SPACES, load_space
 from hwnas.spaces.joint import DIMENSIONS
 from hwnas.spaces.space import Space
@@ -18,12 +18,32 @@ from hwnas.spaces.space import Space
 REPEATS = 5
 SAMPLED, LOWERED = 2000, 20
 """Candidates of one timing."""
+COUNTABLE = 100_000
+"""Rows of spaces whose different networks are counted one by one."""
+CELLS = (
+    WrittenNetwork(
+        "nasbench201, least",
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+        computed={"params": 73_306, "macs": 7_783_040},
+        published={"params_m": 0.073306, "flops_m": 7.78305},
+    ),
+    WrittenNetwork(
+        "nasbench201, largest",
+        "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|",
+        computed={"params": 1_531_546, "macs": 220_119_680},
+        published={"params_m": 1.531546, "flops_m": 220.11969},
+    ),
+)
+"""The extremes of NAS-Bench-201 (Dong and Yang, ICLR 2020): published FLOPs have the classifier's ten biases, too. They
+are computed by hand: what is around the cells, and six 3×3 convolutions in each of five cells on 16 channels of 32×32,
+32 of 16×16 and 64 of 8×8."""
 
 
 def space_figures() -> dict[str, dict[str, float]]:
     """Of each space, at the images it was published for: size, decisions and slots, and how fast candidates are made.
 
-    Sizes are decimal logarithms of the number of rows; joint means all joint dimensions at their default options.
+    Sizes are decimal logarithms of the number of rows; joint means all joint dimensions at their default options. Where
+    there are few rows, the different networks among them are counted.
     Speeds are of the joint space, medians of repeats: rows drawn in canonical form, workloads of random rows, and the
     PyTorch module of the first reference.
     """
@@ -31,14 +51,14 @@ def space_figures() -> dict[str, dict[str, float]]:
 
 
 def network_figures(path: Path) -> dict[str, dict[str, Any]]:
-    """Of each network of a file, see `hwnas.scripts.network_files`: the space, and its parameters and MACs.
+    """Of each network of a file, see `hwnas.scripts.network_files`, and of `CELLS`: the space, parameters and MACs.
 
     Raises:
         InvalidFileError: The file is no such file.
     """
     finder = Finder()
     rows: dict[str, dict[str, Any]] = {}
-    for network in read_networks(path):
+    for network in (*read_networks(path), *CELLS):
         result = finder.find(network)
         if not isinstance(result, FoundNetwork):
             rows[network.name] = {"equal": False, "lacks": result.reason}
@@ -63,6 +83,7 @@ def _figures(plain: Space, joint: Space) -> dict[str, float]:
     reference = joint.reference()
     return {
         "log10_size": round(plain.log10_size, 2),
+        **({"different_networks": _different(plain)} if plain.sizes.prod(dtype=float) <= COUNTABLE else {}),
         "log10_size_joint": round(joint.log10_size, 2),
         "decisions": len(plain.decisions),
         "decisions_joint": len(joint.decisions),
@@ -73,6 +94,12 @@ def _figures(plain: Space, joint: Space) -> dict[str, float]:
         "load_ms": round(1e3 * _seconds(lambda: _load(joint.name, DIMENSIONS)), 1),
         "build_ms": round(1e3 * _seconds(lambda: joint.build(reference)), 1),
     }
+
+
+def _different(space: Space) -> int:
+    """Networks of a space that differ: rows in canonical form."""
+    rows = np.indices(tuple(map(int, space.sizes))).reshape(len(space.sizes), -1).T
+    return len(np.unique(space.canonical(rows.astype(np.int16)), axis=0))
 
 
 def _seconds(work: Callable[[], object]) -> float:

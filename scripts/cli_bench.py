@@ -153,8 +153,13 @@ def spaces(data: Path | None) -> None:
     figures["spaces"] = space_figures()
     emit(figures)
     if data is not None:
-        print_figures(figures["networks"], "published networks")
-        blocks = figures["blocks"]
-        title = f"FBNet's blocks from {blocks['networks_learnt_from']} networks of a device"
-        print_figures({**blocks["devices"], "mean": blocks["mean"]}, title)
+        networks, blocks = figures["networks"], figures["blocks"]
+        print_figures({name: row for name, row in networks.items() if "lacks" not in row}, "published networks")
+        for name in (name for name, row in networks.items() if "lacks" in row):
+            click.echo(f"{name} is in no space: {networks[name]['lacks']}", err=True)
+        rows = {**blocks["devices"], "mean": blocks["mean"]}
+        title = f"from {blocks['networks_learnt_from']} networks of a device"
+        for ceiling, heading in ((False, f"FBNet's blocks {title}"), (True, "the best sum over blocks")):
+            part = {d: {k: v for k, v in row.items() if k.startswith("ceiling_") is ceiling} for d, row in rows.items()}
+            print_figures(part, heading)
     print_figures(figures["spaces"], "spaces")

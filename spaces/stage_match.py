@@ -115,9 +115,9 @@ def find_network(layout: Layout, space: Space, network: Any) -> dict[str, Option
         InvalidFileError: It is no stage table.
         LacksError: See there.
     """
-    if not isinstance(network, Mapping):
-        raise InvalidFileError(f"no stage table: {network!r}")
-    return find_candidate(layout, space, read_table(network, "no stage table"))
+    if not isinstance(network, Mapping) or not {"stem", "stages"} & set(network):
+        raise InvalidFileError("a stage table has 'stem' and 'stages'")
+    return find_candidate(layout, space, read_table(network, "the network"))
 
 
 def find_candidate(layout: Layout, space: Space, network: StageTable) -> dict[str, Option]:

@@ -149,8 +149,9 @@ def _told(error: Any) -> str:
     if error["type"] == "missing":
         return f"{at}: this key is missing"
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), _KEYS, n=1, cutoff=0.6)
-        return f"{at}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+        given = str(error["loc"][-1])
+        near = difflib.get_close_matches(given, _KEYS - {given}, n=1, cutoff=0.6)
+        return f"{at}: there is no such key here" + (f"; did you mean {near[0]!r}?" if near else "")
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     return f"{at}: {error['msg']} (got {error['input']!r})"

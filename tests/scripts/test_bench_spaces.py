@@ -121,6 +121,7 @@ def test_the_command_has_spaces_networks_and_blocks(
     assert own["log10_size"] == 1.48  # log10(30): five resolutions, six multipliers
     assert own["log10_size_joint"] > own["log10_size"]
     assert own["decisions"] == 2
+    assert own["different_networks"] == 30
     assert own["samples_per_second"] > 0
     v2 = found["networks"]["v2"]
     assert (v2["params"], v2["macs"], v2["equal"], v2["space"]) == (3_504_872, 300_774_272, True, "mobilenetv2")

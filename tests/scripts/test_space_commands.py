@@ -122,8 +122,11 @@ def test_a_network_is_found_in_a_space_of_ones_own(hwnas: Hwnas, tmp_path: Path)
         ({"networks": {"a": 3}}, "network a: a network is a stage table, not 3"),
         ({"family": {"variants": [1]}}, "variants of family must be networks by name, not [1]"),
         ({"stem": {"channels": 8}}, "stages: this key is missing"),
-        ({"a": MOBILENETV2 | {"had": 1}}, "network a: had: there is no such key; did you mean 'head'?"),
-        ({"a": MOBILENETV2 | {"stages": [{"chanels": 8}]}}, "stages.0.chanels: there is no such key; did you mean"),
+        ({"a": MOBILENETV2 | {"had": 1}}, "network a: had: there is no such key here; did you mean 'head'?"),
+        (
+            {"a": MOBILENETV2 | {"stages": [{"chanels": 8}]}},
+            "stages.0.chanels: there is no such key here",
+        ),
         ({"a": MOBILENETV2 | {"computed": {"macs": "3e8"}}}, "computed.macs must be a whole number, not '3e8'"),
         ({"a": MOBILENETV2 | {"published": 3}}, "published must be figures by name, not 3"),
         ({"a": MOBILENETV2 | {"classifier": {"in": 320}}}, "the classifier reads 320 channels, but [1280] are written"),
