@@ -13,8 +13,8 @@ On the 5,000 networks of HELP's table (11 device settings, means over them; 200 
 of blocks has a MAPE of 3.0 % and a Kendall tau of 0.81; a ridge on the same columns 5.0 % and 0.67, a line through MACs
 6.9 % and 0.42, least squares 10.6 % and 0.57. The ceiling is 2.7 % and 0.83: pairs explain less than 4 % of what it
 misses on every device, order 37 % in the mean and up to 84 % (a phone). So what can be seen of its cause is the
-measuring, not that blocks are no sum; the rest is noise, or depends on more than two neighbours. Networks that are equal
-would tell, but no two of that table are. One column (pixel3) is a sum over blocks exactly, as if it had been computed.
+measuring, not that blocks are no sum; the rest is noise, or depends on more than two neighbours. Equal networks would
+tell, but no two of that table are. One column (pixel3) is a sum over blocks exactly, as if it had been computed.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 from hwnas.spaces.decision import Option
 from hwnas.spaces.operator import Operator
-from hwnas.spaces.value import Value, compute, evaluate, fill, reads, structure, value
+from hwnas.spaces.value import Value, evaluate, fill, reads, structure, value
 
 Lower = Callable[..., tuple[Operator, ...]]
 
@@ -67,33 +67,8 @@ class Slot:
 
 
 def bind(slot: Slot, fixed: Mapping[str, Option]) -> Slot | None:
-    """The slot with fixed decisions filled in, or None where they rule the slot out.
-
-    Conditions on decisions that the operators depend on, too, become an argument: what is left of the conditions and
-    the arguments share no decision, so that expectations over both are products.
-    """
+    """The slot with fixed decisions filled in, or None where they rule the slot out."""
     if any(w.decision in fixed and fixed[w.decision] not in w.values for w in slot.when):
         return None
-    free = tuple(w for w in slot.when if w.decision not in fixed)
-    values = tuple(fill(v, fixed) for v in slot.values)
-    read = reads(*values)
-    if both := [w for w in free if w.decision in read]:
-        exists = compute(_holds, tuple(w.values for w in both), *(w.decision for w in both))
-        outside = tuple(w for w in free if w not in both)
-        return Slot(slot.name, (exists, *values), Guarded(slot.lower), outside)
-    return Slot(slot.name, values, slot.lower, free)
-
-
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """Lowers as ``lower`` does where the first argument is true, else to nothing."""
-
-    lower: Lower
-
-    def __call__(self, group: str, exists: bool, *values: Any) -> tuple[Operator, ...]:
-        """The operators."""
-        return self.lower(group, *values) if exists else ()
-
-
-def _holds(allowed: tuple[frozenset[Option], ...], *options: Option) -> bool:
-    return all(o in values for o, values in zip(options, allowed, strict=True))
+    when = tuple(w for w in slot.when if w.decision not in fixed)
+    return Slot(slot.name, tuple(fill(v, fixed) for v in slot.values), slot.lower, when)
