@@ -164,14 +164,16 @@ class Builder:
         image_size: Value | None = None,
         references: Mapping[str, Mapping[str, Option]] | None = None,
         find: Callable[..., dict[str, Option]] | None = None,
+        published: Mapping[str, Any] | None = None,
     ) -> Space:
         """The space of everything collected.
 
-        What a reference does not decide is the last option: float32, and nothing removed. Without references the
-        largest network is one.
+        References are given by their options, where what they do not decide is the last one (float32, and nothing
+        removed), or as ``published`` tables that ``find`` reads; a narrowed space may lack some of these. Without any
+        the largest network is a reference.
 
         Raises:
-            InvalidSpaceError: A pattern to narrow that matches no decision.
+            InvalidSpaceError: A pattern to narrow that matches no decision, or a table that the space lacks.
         """
         if self._unmatched:
             raise InvalidSpaceError(
@@ -179,7 +181,7 @@ class Builder:
                 f"such are {', '.join(list(self._decisions)[:8])}, …"
             )
         whole = {d.name: d.options[-1] for d in self._decisions.values()}
-        return Space(
+        space = Space(
             name=name,
             spec=spec,
             decisions=list(self._decisions.values()),
@@ -193,6 +195,21 @@ class Builder:
             references={title: whole | dict(given) for title, given in (references or {"largest": {}}).items()},
             find=find,
         )
+        if find and published:
+            self._add_references(space, find, published)
+        return space
+
+    def _add_references(
+        self, space: Space, find: Callable[..., dict[str, Option]], published: Mapping[str, Any]
+    ) -> None:
+        found: dict[str, Mapping[str, Option]] = {}
+        for title, network in published.items():
+            try:
+                found[title] = find(space, network)
+            except InvalidSpaceError as error:
+                if not self._narrow:
+                    raise InvalidSpaceError(f"reference {title}: {error}") from error
+        space.references = found or space.references
 
     def _same(self, name: str, other: str) -> bool:
         return self._decisions[name].options == self._decisions[other].options

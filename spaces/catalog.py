@@ -126,8 +126,7 @@ def _from_document(document: Mapping[str, Any], make: Builder, *, name: str, **s
     if not isinstance(references, Mapping):
         raise InvalidFileError(f"space {name}: references must be stage tables by name, got {references!r}")
     table = read_table(given, f"space {name}")
-    networks = {title: read_table(network, f"reference {title}") for title, network in references.items()}
-    return stage_space(make, table, name=name, references=networks, **settings)
+    return stage_space(make, table, name=name, references=references, **settings)
 
 
 def _published(file: str, make: Builder, **settings: Any) -> Space:

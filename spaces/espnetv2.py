@@ -24,7 +24,6 @@ operation counts leave out the classifier, ours do not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -99,15 +98,10 @@ def espnetv2(
         x = y
     x = add_pool(make, _add_head(make, x))
     add_classifier(make, x, num_classes)
-    space = make.space(
-        name=name, spec=spec, input_shape=input_shape, num_classes=num_classes, find=find_variant
+    return make.space(
+        name=name, spec=spec, input_shape=input_shape, num_classes=num_classes, find=find_variant,
+        published={title: {"channels": channels} for title, channels in PUBLISHED.items()},
     )  # fmt: skip
-    for title, published in PUBLISHED.items():
-        with suppress(LacksError):  # a narrowed space may not hold it
-            space.references[title] = find_variant(space, {"channels": published})
-    if not space.references:
-        space.references["largest"] = {d.name: d.options[-1] for d in space.decisions}
-    return space
 
 
 def _add_strided(make: Builder, level: int, x: Tensor, y: Tensor, limit: Value, image: Image) -> Image:

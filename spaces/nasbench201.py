@@ -82,13 +82,10 @@ def nasbench201(
             add_cell(make, f"{stage}c{cell}", x, operations, layers)
     make.slot("last", normalise, x.channels, x.size, x.bits)
     add_classifier(make, add_pool(make, x), num_classes)
-    space = make.space(name=name, spec=spec, input_shape=input_shape, num_classes=num_classes, find=_find)
-    for title, operation_of in REFERENCES.items():
-        if all(o in kept for o, kept in zip(operation_of, options, strict=True)):  # a narrowed space may not hold it
-            space.references[title] = _options(space, operation_of)
-    if not space.references:
-        space.references["largest"] = {d.name: d.options[-1] for d in space.decisions}
-    return space
+    return make.space(
+        name=name, spec=spec, input_shape=input_shape, num_classes=num_classes, find=_find,
+        published={title: write_cell(cell) for title, cell in REFERENCES.items()},
+    )  # fmt: skip
 
 
 def cell_string(space: Space, candidate: Mapping[str, Option]) -> str:

@@ -17,7 +17,6 @@ Shares of channels are offered as ``s1.width`` where blocks add to one another, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from operator import le
 from typing import Any
@@ -69,15 +68,9 @@ def resnet_cifar(
         x = _stage(make, number, width, x, block or _plain)
     x = add_pool(make, x)
     add_classifier(make, x, num_classes)
-    space = make.space(
-        name=name, spec=spec, input_shape=input_shape, num_classes=num_classes, find=find_resnet
+    return make.space(
+        name=name, spec=spec, input_shape=input_shape, num_classes=num_classes, find=find_resnet, published=networks
     )  # fmt: skip
-    for title, network in networks.items():
-        with suppress(InvalidSpaceError):  # a narrowed space may not hold it
-            space.references[title] = find_resnet(space, network)
-    if not space.references:
-        space.references["largest"] = {d.name: d.options[-1] for d in space.decisions}
-    return space
 
 
 def find_resnet(space: Space, network: Mapping[str, Any]) -> dict[str, Option]:

@@ -17,7 +17,6 @@ additions need it: where the table gives one number of channels and channels are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,11 +24,10 @@ from hwnas.spaces.blocks.inverted_residual import InvertedResidual, adds, hidden
 from hwnas.spaces.blocks.plain import Convolution, add_classifier, add_input, add_pool
 from hwnas.spaces.blocks.shapes import Size, halved, scaled, shares
 from hwnas.spaces.builder import Builder, Conditions, Tensor
-from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.operator import Affine
 from hwnas.spaces.space import Space
-from hwnas.spaces.stage_match import LacksError, Layout, StageLayout, find_candidate, find_network
+from hwnas.spaces.stage_match import Layout, StageLayout, find_network
 from hwnas.spaces.stage_table import Block, Stage, StageTable
 from hwnas.spaces.stage_table import Convolution as ConvolutionRow
 from hwnas.spaces.value import Constant, Value, compute, reads
@@ -46,7 +44,7 @@ def stage_space(
     spec: Mapping[str, Any],
     input_shape: tuple[int, int, int],
     num_classes: int,
-    references: Mapping[str, StageTable],
+    references: Mapping[str, Any],
 ) -> Space:
     """The space of a table for images of a shape.
 
@@ -66,20 +64,15 @@ def stage_space(
     mix = x = build.convolution("mix", table.mix, x, affine="bias") if table.mix else x
     add_classifier(make, x, num_classes)
     layout = Layout(table, build.resolution, build.multiplier, stem, tuple(stages), head.channels, mix.channels)
-    space = make.space(
+    return make.space(
         name=name,
         spec=spec,
         input_shape=input_shape,
         num_classes=num_classes,
         image_size=image_size,
         find=partial(find_network, layout),
+        published=references,
     )
-    found: dict[str, Mapping[str, Option]] = {}
-    for title, network in references.items():
-        with suppress(LacksError):  # a narrowed space may not hold it
-            found[title] = find_candidate(layout, space, network)
-    space.references = found or space.references
-    return space
 
 
 class _StageSpace:
