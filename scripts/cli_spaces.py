@@ -13,6 +13,9 @@ import click
 if TYPE_CHECKING:
     from hwnas.scripts.network_files import FoundNetwork, MissingNetwork
 
+WIDE = 132
+"""Columns of a table that no terminal cuts."""
+
 
 @click.group()
 def space() -> None:
@@ -86,14 +89,20 @@ def check(file: Path, space_name: str | None, out: Path | None) -> None:
 
 def _print(results: Sequence[FoundNetwork | MissingNetwork]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from hwnas.scripts.network_files import FoundNetwork
 
-    console = Console()
-    table = Table("network", "space", "parameters", "MACs", "as computed", "published", "digest")
-    for column in table.columns[2:4]:
-        column.justify = "right"
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    table = Table(
+        Column("network", no_wrap=True),
+        "space",
+        Column("parameters", justify="right", no_wrap=True),
+        Column("MACs", justify="right", no_wrap=True),
+        "equal",
+        "published",
+        Column("digest", no_wrap=True),
+    )
     for r in results:
         if isinstance(r, FoundNetwork):
             same = "" if not r.network.computed else "no" if r.differs else "yes"
@@ -119,5 +128,5 @@ def _print(results: Sequence[FoundNetwork | MissingNetwork]) -> None:
 
 
 def _published(found: FoundNetwork) -> str:
-    words = {"params_m": "M params", "madds_m": "M MACs", "flops_m": "M MACs"}
-    return ", ".join(f"{found.network.published[k]} {w}" for k, w in words.items() if k in found.network.published)
+    kinds = ("params_m", "madds_m", "flops_m")
+    return ", ".join(f"{found.network.published[k]} M" for k in kinds if k in found.network.published)
