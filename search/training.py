@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from hwnas.search.augmentation import augment
 from hwnas.search.datasets import Dataset, Split, batches
+from hwnas.spaces.calibration import recalibrate
 from hwnas.spaces.errors import DivergedError
 from hwnas.spaces.network import Network
-from hwnas.spaces.quantizers import ActivationQuantizer
 
 EVALUATION_BATCH = 256
 CALIBRATION_IMAGES = 2048
@@ -160,30 +160,21 @@ def accuracy(network: nn.Module, dataset: Dataset, split: Split) -> float:
     return right / len(split)
 
 
-@torch.no_grad()
 def calibrate(network: nn.Module, dataset: Dataset, batch_size: int) -> None:
     """Re-estimates batch-norm statistics and quantiser ranges on training images as they are.
 
     During training both are moving averages over augmented images and over weights that were still changing.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-    for module in network.modules():
-        if isinstance(module, ActivationQuantizer):
-            module.reset()
-    network.train()
+    recalibrate(network, _first_images(dataset, batch_size))
+
+
+def _first_images(dataset: Dataset, batch_size: int) -> Iterator[Tensor]:
     seen = 0
     for images, _ in batches(dataset.train, batch_size, torch.Generator().manual_seed(0)):
-        network(dataset.normalise(images))
+        yield dataset.normalise(images)
         seen += len(images)
         if seen >= CALIBRATION_IMAGES:
             break
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -36,6 +36,12 @@ def factorise(operator: Operator, rank: int) -> tuple[Operator, ...]:
     )  # fmt: skip
     second = Operator(
         o.kind, rank, o.out_channels, o.in_size, o.out_size, 1, 1, o.groups, o.weight_bits, o.in_bits, o.out_bits,
-        o.density, o.activation, pattern=o.pattern, affine=o.affine, name=o.name, held_bytes=o.held_bytes,
+        o.density, o.activation, pattern=o.pattern, affine=o.affine, name=o.name, inputs=(first.name,),
+        held_bytes=o.held_bytes,
     )  # fmt: skip
     return (first, second)
+
+
+def is_factor(operator: Operator) -> bool:
+    """Whether it is the second factor of a layer: it has the layer's name, but reads a rank's channels."""
+    return operator.inputs == (f"{operator.name}_in",)

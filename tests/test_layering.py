@@ -16,8 +16,8 @@ LAYERS = ("spaces", "latency_tables", "predictors", "search", "scripts")
 """From the lowest to the highest."""
 MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 WITH_TORCH = {
-    "frozen", "hadamard", "images", "network", "onnx_graph", "onnx_kinds", "onnx_writer", "quantizers", "sparsify",
-    "units",
+    "calibration", "frozen", "hadamard", "images", "network", "onnx_graph", "onnx_kinds", "onnx_writer", "quantizers",
+    "shared.mixture_run", "shared.shared_network", "shared.shared_unit", "sparsify", "units",
 }  # fmt: skip
 """Of spaces: all other modules only describe."""
 
