@@ -1,10 +1,10 @@
 """The graph of many networks at once: every operator that some of them have, and for which choices.
 
-A node is an operator in one form: once for every kernel, stride, precision and so on, but for all widths together. It
-exists in an event, a set of choices; so does each of the tensors that it may read, and each width. What a candidate of
-the event skips is nothing but another source of the next node's input.
+A node has the name of an operator, and exists in an event: a set of choices. It has a form for every kernel, stride,
+precision and so on, but one for all widths together; each form and each width exists in an event of its own. So does
+each of the tensors that a form may read: what a candidate skips is nothing but another source of what comes next.
 
-Some operators compute other values in their first channels where there are more of them. These are one node per width:
+Some operators compute other values in their first channels where there are more of them. These have a form per width:
 those that move channels about, grouped convolutions, weights that are rounded or sparse (scales and masks depend on all
 weights that are used).
 """
@@ -30,18 +30,18 @@ from hwnas.spaces.space import Space
 from hwnas.spaces.value import reads
 from hwnas.spaces.value_table import combine
 
-IMAGES = -1
-"""The number of the source that is the network's input."""
 MIXED = frozenset({"conv", "linear", "pool", "add", "scale", "quantize", "activate", "shuffle", "hadamard"})
 """Kinds of operators that a mixture may hold."""
+KEEP_ZEROS = frozenset({"pool", "add", "scale", "quantize"})
+"""Kinds of operators that write zeros to channels where they read zeros."""
 
-Sources = dict[int, Event]
-"""Numbers of nodes, and for which choices each is what is read."""
+Sources = dict[str, Event]
+"""Names of nodes, or of the network's input, and for which choices each is what is read."""
 
 
 @dataclass(slots=True)
-class Node:
-    """An operator of some of the networks.
+class Form:
+    """An operator that some of the networks have, at any of its widths.
 
     Attributes:
         operator: With the most channels that it has in any of them.
@@ -57,16 +57,36 @@ class Node:
 
     def meet(self, operator: Operator, event: Event, inputs: Sequence[Sources]) -> None:
         """One more set of choices for which it exists."""
-        own = self.operator
         self.operator = replace(
-            own,
-            in_channels=max(own.in_channels, operator.in_channels),
-            out_channels=max(own.out_channels, operator.out_channels),
-            groups=max(own.groups, operator.groups),
+            self.operator,
+            in_channels=max(self.operator.in_channels, operator.in_channels),
+            out_channels=max(self.operator.out_channels, operator.out_channels),
+            groups=max(self.operator.groups, operator.groups),
         )
         self.event |= event
         self.widths[operator.out_channels] = self.widths.get(operator.out_channels, NEVER) | event
         self.inputs = [_merged(a, b) for a, b in zip(self.inputs or [{} for _ in inputs], inputs, strict=True)]
+
+
+@dataclass(slots=True)
+class Node:
+    """All operators of one name.
+
+    Attributes:
+        event: Where any of them exists.
+        forms: Those that differ in more than channels.
+        masked: Whether what it writes beyond a width has to be set to zero. It is zero already where it was read as
+            such; and gates multiply zeros.
+    """
+
+    event: Event = NEVER
+    forms: dict[Hashable, Form] = field(default_factory=dict)
+    masked: bool = True
+
+    @property
+    def channels(self) -> int:
+        """Of its output, at the widest."""
+        return max(form.operator.out_channels for form in self.forms.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +94,12 @@ class Mixture:
     """All networks that differ in some decisions.
 
     Attributes:
-        nodes: By number.
-        order: Their numbers in an order in which they can run.
+        nodes: By name, in an order in which they can run.
         options: Numbers of options of the decisions.
         output: Sources of the result.
     """
 
-    nodes: Sequence[Node]
-    order: Sequence[int]
+    nodes: Mapping[str, Node]
     options: Mapping[str, int]
     output: Sources
 
@@ -90,10 +108,8 @@ class Mixture:
         """All events: the place of each by its key, in the rows of the tables of those that depend on the same
         decisions, one table after the other, (events, choices)."""
         alike: dict[tuple[str, ...], dict[Hashable, Event]] = {}
-        alike[()] = {ALWAYS.key: ALWAYS}
-        for node in self.nodes:
-            for event in (node.event, *node.widths.values(), *(e for s in node.inputs for e in s.values())):
-                alike.setdefault(event.names, {})[event.key] = event
+        for event in (ALWAYS, *self.output.values(), *(e for node in self.nodes.values() for e in _events(node))):
+            alike.setdefault(event.names, {})[event.key] = event
         places = {key: place for place, key in enumerate(key for events in alike.values() for key in events)}
         tables = [
             (names, np.stack([e.holds.ravel() for e in events.values()]).astype(np.float32))
@@ -116,19 +132,27 @@ def mix(space: Space, row: NDArray[np.integer[Any]], names: Sequence[str]) -> Mi
     graph = _Graph()
     for slot in filter(None, (bind(slot, fixed) for slot in space.slots)):
         graph.add(slot.group, _variants(slot, mixed))
-    before = {n: {s for sources in node.inputs for s in sources if s != IMAGES} for n, node in enumerate(graph.nodes)}
-    order = tuple(TopologicalSorter(before).static_order())
-    return Mixture(graph.nodes, order, {n: len(options) for n, options in mixed.items()}, graph.previous)
+    forms = [(name, form) for name, node in graph.nodes.items() for form in node.forms.values()]
+    for name, form in forms:
+        graph.nodes[name].masked &= form.operator.kind not in KEEP_ZEROS
+        if form.operator.kind == "scale":
+            for gate in form.inputs[1]:
+                graph.nodes[gate].masked = False
+    before = {
+        name: {s for form in node.forms.values() for sources in form.inputs for s in sources if s != NETWORK_INPUT}
+        for name, node in graph.nodes.items()
+    }
+    nodes = {name: graph.nodes[name] for name in TopologicalSorter(before).static_order()}
+    return Mixture(nodes, {n: len(options) for n, options in mixed.items()}, graph.previous)
 
 
 class _Graph:
     """Wires nodes as `Workload.wire` wires the operators of one network."""
 
     def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.previous: Sources = {IMAGES: ALWAYS}
-        self._numbers: dict[Hashable, int] = {}
-        self._named: dict[str, Sources] = {NETWORK_INPUT: {IMAGES: ALWAYS}}
+        self.nodes: dict[str, Node] = {}
+        self.previous: Sources = {NETWORK_INPUT: ALWAYS}
+        self._named: dict[str, Sources] = {NETWORK_INPUT: {NETWORK_INPUT: ALWAYS}}
         self._entries: dict[str, Sources] = {}
 
     def add(self, group: str, variants: Iterator[tuple[tuple[Operator, ...], Event]]) -> None:
@@ -143,7 +167,8 @@ class _Graph:
                 if operator.kind == "identity":
                     (previous,) = inputs
                 else:
-                    previous = {self._number(operator, event, inputs): event}
+                    self._meet(operator, event, inputs)
+                    previous = {operator.name: event}
                 self._named[operator.name] = _merged(self._named.get(operator.name, {}), previous)
             after = _merged(after, previous)
             elsewhere -= event
@@ -154,14 +179,12 @@ class _Graph:
             return previous
         return self._entries[name[1:]] if name.startswith(ENTRY) else self._named[name]
 
-    def _number(self, operator: Operator, event: Event, inputs: Sequence[Sources]) -> int:
+    def _meet(self, operator: Operator, event: Event, inputs: Sequence[Sources]) -> None:
         if operator.kind not in MIXED:
             raise InvalidSpaceError(f"{operator.name} is a {operator.kind}, which mixtures cannot hold")
-        number = self._numbers.setdefault(_form(operator), len(self._numbers))
-        if number == len(self.nodes):
-            self.nodes.append(Node(operator))
-        self.nodes[number].meet(operator, event, inputs)
-        return number
+        node = self.nodes.setdefault(operator.name, Node())
+        node.event |= event
+        node.forms.setdefault(_form(operator), Form(operator)).meet(operator, event, inputs)
 
 
 def _variants(slot: Slot, options: Mapping[str, tuple[Option, ...]]) -> Iterator[tuple[tuple[Operator, ...], Event]]:
@@ -172,7 +195,9 @@ def _variants(slot: Slot, options: Mapping[str, tuple[Option, ...]]) -> Iterator
         exists &= Event.of((condition.decision,), holds)
     which, arguments = combine(slot.values, slot.reads, {name: options[name] for name in slot.reads})
     alike: dict[Hashable, list[int]] = {}
-    lowered = [slot.lower(slot.group, *values) for values in arguments]
+    lowered = [
+        tuple(replace(o, in_bits=32, held_bytes=0) for o in slot.lower(slot.group, *values)) for values in arguments
+    ]  # neither changes what is computed
     for index, operators in enumerate(lowered):
         alike.setdefault(tuple((o, o.affine, o.name, o.inputs) for o in operators), []).append(index)
     for indexes in alike.values():
@@ -182,12 +207,18 @@ def _variants(slot: Slot, options: Mapping[str, tuple[Option, ...]]) -> Iterator
 
 
 def _form(operator: Operator) -> Hashable:
-    """Equal for operators that one node computes."""
-    o = replace(operator, in_bits=32, held_bytes=0)
+    """Equal for operators that one form computes."""
+    o = operator
     moves = o.kind in ("shuffle", "hadamard") or (o.kind == "conv" and o.groups > 1 and not o.depthwise)
     if not moves and o.density == 1 and (o.weight_bits == 32 or o.depthwise):
         o = replace(o, in_channels=0, out_channels=0, groups=0 if o.depthwise else o.groups)
     return part_name(operator), o, operator.affine
+
+
+def _events(node: Node) -> Iterator[Event]:
+    yield node.event
+    for form in node.forms.values():
+        yield from (form.event, *form.widths.values(), *(e for sources in form.inputs for e in sources.values()))
 
 
 def _merged(one: Sources, other: Sources) -> Sources:

@@ -1,4 +1,4 @@
-"""Runs a mixture: every node once, its inputs and channels weighted by the chances that candidates have them."""
+"""Runs a mixture: every form of every node once, inputs, channels and forms weighted by the chances that they have."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwnas.spaces.errors import InvalidSpaceError
+from hwnas.spaces.operator import NETWORK_INPUT
 from hwnas.spaces.shared.events import ALWAYS, Event
-from hwnas.spaces.shared.mixture import IMAGES, Mixture, Node, Sources
+from hwnas.spaces.shared.mixture import Form, Mixture, Node, Sources
 
 Run = Callable[..., Tensor]
 """Computes an operator: `SharedNetwork.run`."""
@@ -20,10 +21,13 @@ def run_mixture(run: Run, mixture: Mixture, images: Tensor, probabilities: Mappi
     """The logits (n, classes) of a mixture; those of the one network, where each decision has one option of weight 1.
 
     Channels are mixed as in FBNetV2 (Wan et al., CVPR 2020, section 3.1): the widest tensor is computed once, and
-    multiplied by the sum of the masks of all widths, Σᵢ gᵢ · maskᵢ. Kernels, precisions, blocks and depths are mixed as
-    sums of the few alternatives, each weighted by its chance where the reader exists, as in FBNet (Wu et al., CVPR
-    2019, equation 5). Decisions are taken as independent of one another. One deviation: options of weight 0 are not
-    run, and get no gradient unless they differ in channels alone.
+    multiplied by the sum of the masks of all widths, Σᵢ gᵢ · maskᵢ, after every layer with weights but those of gates.
+    Kernels, precisions, blocks and depths are mixed as sums of the few alternatives, each weighted by its chance where
+    the reader exists, as in FBNet (Wu et al., CVPR 2019, section 3.3). Decisions are taken as independent of one
+    another, and the forms and widths of an operator as independent of what reads it.
+
+    Deviations: options of weight 0 are not run, and get no gradient unless they differ in channels alone. Layers that
+    `hwnas.spaces.shared.mixture` has a form per width of are run once for each.
 
     Normalisations use the batch's statistics in training mode, but record none: a mixture's are no candidate's.
 
@@ -42,14 +46,11 @@ def run_mixture(run: Run, mixture: Mixture, images: Tensor, probabilities: Mappi
                 f"{name} has {count} options, but its probabilities have the shape {tuple(probabilities[name].shape)}"
             )
     chances = _Chances(mixture, probabilities)
-    values = {IMAGES: images}
-    for number in mixture.order:
-        node = mixture.nodes[number]
+    values = {NETWORK_INPUT: images}
+    for name, node in mixture.nodes.items():
         if chances.is_possible(node.event):
-            inputs = [_blend(values, s, node.event, node.operator.in_channels, chances) for s in node.inputs]
-            y = run(node.operator, inputs, record=False)
-            values[number] = y if len(node.widths) == 1 else y * _mask(node, chances).view(1, -1, *[1] * (y.ndim - 2))
-    classes = max(mixture.nodes[source].operator.out_channels for source in mixture.output)
+            values[name] = _node(run, values, node, chances)
+    classes = max(mixture.nodes[name].channels for name in mixture.output)
     return _blend(values, mixture.output, ALWAYS, classes, chances)
 
 
@@ -76,7 +77,30 @@ class _Chances:
         return self._values[self._places[event.key]] / self._values[self._places[condition.key]]
 
 
-def _blend(values: Mapping[int, Tensor], sources: Sources, where: Event, channels: int, chances: _Chances) -> Tensor:
+def _node(run: Run, values: Mapping[str, Tensor], node: Node, chances: _Chances) -> Tensor:
+    """The outputs of a node's forms, each times Σᵢ gᵢ · maskᵢ of its widths, added up."""
+    results = []
+    for form in node.forms.values():
+        if chances.is_possible(form.event):
+            inputs = [_blend(values, s, form.event, form.operator.in_channels, chances) for s in form.inputs]
+            y = run(form.operator, inputs, record=False)
+            if node.masked and len(form.widths) > 1:
+                y = y * _mask(form, node.event, chances).view(1, -1, *[1] * (y.ndim - 2))
+            elif len(node.forms) > 1:
+                y = y * chances.given(form.event, node.event)
+            results.append(_fit(y, node.channels))
+    return sum(results[1:], results[0])
+
+
+def _mask(form: Form, where: Event, chances: _Chances) -> Tensor:
+    """Σᵢ gᵢ · maskᵢ, shape (channels,)."""
+    shares = torch.stack([chances.given(event, where) for event in form.widths.values()])
+    widths = torch.tensor(list(form.widths), device=shares.device)
+    within = torch.arange(form.operator.out_channels, device=shares.device) < widths[:, None]
+    return shares @ within.to(shares.dtype)
+
+
+def _blend(values: Mapping[str, Tensor], sources: Sources, where: Event, channels: int, chances: _Chances) -> Tensor:
     """What is read in an event: the sources, cut or filled with zeros to a number of channels, weighted."""
     if len(sources) == 1:
         return _fit(values[next(iter(sources))], channels)
@@ -92,11 +116,3 @@ def _fit(x: Tensor, channels: int) -> Tensor:
     if x.shape[1] >= channels:
         return x[:, :channels]
     return functional.pad(x, (0, 0) * (x.ndim - 2) + (0, channels - x.shape[1]))
-
-
-def _mask(node: Node, chances: _Chances) -> Tensor:
-    """Σᵢ gᵢ · maskᵢ, shape (channels,)."""
-    shares = torch.stack([chances.given(event, node.event) for event in node.widths.values()])
-    widths = torch.tensor(list(node.widths), device=shares.device)
-    within = torch.arange(node.operator.out_channels, device=shares.device) < widths[:, None]
-    return shares @ within.to(shares.dtype)

@@ -12,8 +12,8 @@ from hwnas.spaces.space import Rows, Space
 def sandwich(space: Space, rng: np.random.Generator, n: int) -> Rows:
     """The largest network, the smallest, and ``n`` at random: those of one step, shape (2 + n, decisions).
 
-    Their gradients are added up (Yu and Huang, ICCV 2019, section 3.2). What is left out is their distillation from the
-    largest: that is up to who trains.
+    Their gradients are added up: the sandwich rule of universally slimmable networks (Yu and Huang, ICCV 2019). What is
+    left out is their distillation from the largest: that is up to who trains.
     """
     return np.concatenate([extremes(space), space.sample(rng, n)])
 

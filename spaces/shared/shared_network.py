@@ -29,7 +29,7 @@ from torch import Size, Tensor, nn
 from torch.func import functional_call
 
 from hwnas.spaces.calibration import recalibrate
-from hwnas.spaces.network import UNITS, Network, Unit
+from hwnas.spaces.network import Network
 from hwnas.spaces.operator import NETWORK_INPUT, Affine, Operator
 from hwnas.spaces.quantizers import ActivationQuantizer
 from hwnas.spaces.shared.mixture import Mixture, mix
@@ -37,6 +37,7 @@ from hwnas.spaces.shared.mixture_run import run_mixture
 from hwnas.spaces.shared.parts import part_name, shared_parts
 from hwnas.spaces.shared.shared_unit import SharedUnit
 from hwnas.spaces.space import Space
+from hwnas.spaces.units import UNITS, Unit
 from hwnas.spaces.workload import Workload
 
 Row = NDArray[np.integer[Any]]
@@ -104,7 +105,7 @@ class SharedNetwork(nn.Module):
         unit.train(self.training)
         tensors = self._tensors(operator, shapes)
         if not record:
-            tensors |= {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("norm.running")}
+            tensors |= {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("norm.")}
         return cast(Tensor, functional_call(unit, tensors, tuple(inputs)))
 
     def tensors(self, operator: Operator) -> dict[str, Tensor]:
@@ -115,10 +116,10 @@ class SharedNetwork(nn.Module):
     def extract(self, row: Row) -> Network:
         """A network of its own, with copies of the weights, statistics and ranges: the same outputs."""
         network = Network(_workload(self.space, _plain(row)), self.space.input_shape_of(self._options(row)))
+        network.to(next(self.parameters()).device)
         for operator in network.workload.operators:
             network.unit(operator).load_state_dict(self.tensors(operator))
-        device = next(self.parameters()).device
-        return network.to(device).train(self.training)
+        return network.train(self.training)
 
     @torch.no_grad()
     def calibrate(self, row: Row, batches: Iterable[Tensor]) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Size, Tensor, nn
 from torch.nn import functional
 
-from hwnas.spaces.network import UNITS
 from hwnas.spaces.shared.parts import Part
+from hwnas.spaces.units import UNITS
 
 
 class SharedUnit(nn.Module):
