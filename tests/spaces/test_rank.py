@@ -52,7 +52,7 @@ def test_factors_chain_like_the_layer() -> None:
     assert (first.in_bits, first.out_bits, second.in_bits, second.out_bits) == (4, 4, 4, 8)
     assert first.weight_bits == second.weight_bits == 8
     assert (first.name, second.name) == ("b.project_in", "b.project")
-    assert (first.inputs, second.inputs) == (("before",), ("",))
+    assert (first.inputs, second.inputs) == (("before",), ("b.project_in",))
     assert first.held_bytes == second.held_bytes == 12
     before = Operator("conv", 64, 64, (8, 8), (8, 8), name="before", out_bits=4)
     wired = Workload.wire([before, first, second])
