@@ -42,7 +42,7 @@ from hwnas.spaces.blocks.reduction import add_reduction
 from hwnas.spaces.blocks.shapes import Size, halved, shares
 from hwnas.spaces.builder import Builder, Tensor
 from hwnas.spaces.decision import Option
-from hwnas.spaces.errors import InvalidSpaceError
+from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Space
 from hwnas.spaces.value import compute
@@ -107,9 +107,12 @@ def _find(space: Space, cell: Any) -> dict[str, Option]:
     """The options that make the cell of a string, in float32 and nothing removed.
 
     Raises:
+        InvalidFileError: It is no string.
         InvalidSpaceError: As `read_cell`, or the decision that lacks an operation.
     """
-    operations = read_cell(str(cell))
+    if not isinstance(cell, str):
+        raise InvalidFileError(f"a cell is a string such as {write_cell(REFERENCES['all_conv3x3'])}")
+    operations = read_cell(cell)
     for decision, operation in zip(DECISIONS, operations, strict=True):
         options = (
             (space.fixed[decision],) if decision in space.fixed else space.decisions[space.column(decision)].options

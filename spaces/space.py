@@ -239,6 +239,12 @@ class Space:
         height, width = evaluate(self.image_size, candidate)
         return (self.input_shape[0], height, width)
 
+    def image_size_of(self, row: NDArray[np.integer[Any]]) -> tuple[int, int]:
+        """Height and width of the images that the candidate of a row (decisions,) reads."""
+        options = {n: self.decisions[c].options[row[c]] for n in reads(self.image_size) for c in [self.column(n)]}
+        height, width = evaluate(self.image_size, options)
+        return height, width
+
     def reference(self, name: str | None = None) -> Candidate:
         """A published or hand-designed network of this space; the first one when no name is given."""
         name = name or next(iter(self.references), "")

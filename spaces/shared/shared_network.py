@@ -29,6 +29,7 @@ from torch import Size, Tensor, nn
 from torch.func import functional_call
 
 from hwnas.spaces.calibration import recalibrate
+from hwnas.spaces.images import fit
 from hwnas.spaces.network import Network
 from hwnas.spaces.operator import NETWORK_INPUT, Affine, Operator
 from hwnas.spaces.quantizers import ActivationQuantizer
@@ -73,7 +74,7 @@ class SharedNetwork(nn.Module):
         """The logits of one network, or of a mixture of many.
 
         Args:
-            images: (n, channels, height, width), of the candidate's own size.
+            images: (n, channels, height, width); those of another size than the candidate's are resized.
             row: The candidate; in a mixture, what the decisions that are not mixed are.
             probabilities: For names of decisions, the weight of each option (options,), which sum to 1; see
                 `run_mixture`.
@@ -85,6 +86,7 @@ class SharedNetwork(nn.Module):
             UnknownNameError: A decision to mix that the space does not have.
             InvalidSpaceError: A decision that cannot be mixed, or too many at once; weights of the wrong shape.
         """
+        images = fit(images, self.space.image_size_of(row))
         if probabilities:
             return run_mixture(self.run, self._mixture(row, tuple(probabilities)), images, probabilities)
         values = {NETWORK_INPUT: images}
