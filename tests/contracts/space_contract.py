@@ -19,6 +19,7 @@ from hwnas.spaces.errors import InvalidCandidateError, UnknownNameError
 from hwnas.spaces.space import Rows
 from hwnas.spaces.variation import crossover, decision_kinds, mutate, sample_coherent
 
+from .cost_contract import CostContract
 from .network_contract import NetworkContract, identity
 
 MAX_CONTEXTS = 400
@@ -29,7 +30,7 @@ def raw_rows(space: Space, rng: np.random.Generator, n: int) -> Rows:
     return rng.integers(0, space.sizes, size=(n, len(space.decisions))).astype(np.int16)
 
 
-class SpaceContract(NetworkContract):
+class SpaceContract(NetworkContract, CostContract):
     """Subclass it, and set ``make``; the numbers say how much to try.
 
     Attributes:

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 
 import numpy as np
-import pytest
 
 from hwnas.predictors.lowering import lower_space
-from hwnas.spaces import Space, load_space
+from hwnas.spaces import Space
 from hwnas.spaces.slot import Slot
 
 from .synthetic import digits_space
-
-
-def pyramids() -> Space:
-    """Its networks have parameters that nothing uses, by which operators do not differ."""
-    return load_space("espnetv2", input_shape=(3, 16, 16), num_classes=10, joint=())
-
-
-def combination(space: Space, slot: int, row: np.ndarray) -> int:
-    """Which of a slot's combinations a row means."""
-    columns = [space.column(name) for name in space.slots[slot].reads]
-    sizes = [len(space.decisions[c].options) for c in columns]
-    return int(np.ravel_multi_index(tuple(row[columns]), sizes)) if columns else 0
-
-
-@pytest.mark.parametrize("make", [digits_space, pyramids])
-def test_the_chosen_combinations_are_the_networks_operators(make: Callable[[], Space]) -> None:
-    space = make()
-    lowering = lower_space(space)
-    for row in space.sample(np.random.default_rng(5), 30):
-        operators, sums = [], np.zeros(3)
-        for i, slot in enumerate(lowering.slots):
-            if space.holds(space.slots[i].when, row[None])[0]:
-                c = slot.identity[combination(space, i, row)]
-                operators += [lowering.operators[o] for o in slot.operator[slot.owner == c]]
-                sums += (slot.weight_bytes[c], slot.macs[c], slot.params[c])
-        workload = space.workload_of_row(row)
-        assert operators == list(workload.operators)
-        assert sums.tolist() == [workload.weight_bytes, workload.macs, workload.params]
 
 
 def test_operators_are_distinct_and_twins_share_their_lowering() -> None:
