@@ -42,10 +42,12 @@ def test_one_option_of_each_decision_is_the_network_of_that_row(
 ) -> None:
     space = space_of(name, joint)
     rows = np.random.default_rng(3).integers(0, space.sizes, (n, len(space.decisions)))  # not in canonical form
-    shared = shared_network(space, rows).train(training)
+    shared = shared_network(space)
     names = [d.name for d in space.decisions if not d.name.endswith(KEPT)]
     x = images(space, 8)
     for row in rows:
+        shared.calibrate(row, [x])
+        shared.train(training)
         other = np.where(np.isin([d.name for d in space.decisions], names), 0, row)  # what is mixed is not read there
         with torch.no_grad():
             mixed = shared(x, other, chosen(space, row, names))
@@ -56,10 +58,11 @@ def test_every_kind_of_compression_is_mixed() -> None:
     """Precisions, densities, ranks, and the widths that these come with, of a block's layer and of the classifier."""
     space = space_of("mbconv", EVERYTHING)
     rows = space.sample(np.random.default_rng(4), 2)
-    shared = shared_network(space, rows)
+    shared = shared_network(space)
     kinds = ("s2b1.expand.", "s2b1.keep", "classifier.", "head.width")
     names = [d.name for d in space.decisions if d.name.startswith(kinds)]
     for row in rows:
+        shared.calibrate(row, [images(space)])
         torch.testing.assert_close(
             shared(images(space), row, chosen(space, row, names)), shared(images(space), row), rtol=1e-4, atol=1e-5
         )
@@ -70,8 +73,8 @@ def test_rounded_and_sparse_weights_are_those_of_their_width(decision: str, opti
     """The scale and the mask of the project layer's weights depend on how many hidden channels it reads."""
     space = space_of("mbconv", EVERYTHING)
     row = space.encode({**{d.name: d.options[-1] for d in space.decisions}, decision: option})
-    shared = shared_network(space, [row])
     row[space.column("s2b1.keep")] = 0
+    shared = shared_network(space, [row])
     torch.testing.assert_close(
         shared(images(space), row, chosen(space, row, ["s2b1.keep"])), shared(images(space), row), rtol=1e-4, atol=1e-5
     )

@@ -40,7 +40,11 @@ def images(space: Space, n: int = 4) -> Tensor:
 
 
 def shared_network(space: Space, seen: Sequence[Any] = ()) -> SharedNetwork:
-    """With weights and statistics that are no longer those of a fresh network, in evaluation mode."""
+    """Fresh only in its products' weights, in evaluation mode.
+
+    The statistics are those of the last row seen: without, signals die out layer by layer, and logits hardly depend on
+    the images or on what is chosen.
+    """
     torch.manual_seed(0)
     shared = SharedNetwork(space)
     with torch.no_grad():
@@ -48,7 +52,7 @@ def shared_network(space: Space, seen: Sequence[Any] = ()) -> SharedNetwork:
             if "transforms" in name or "norm" in name or "bias" in name:
                 parameter += 0.2 * torch.randn(parameter.shape)
         for row in seen:
-            shared.train()(images(space), row)
+            shared.calibrate(row, [images(space, 16)])
     return shared.eval()
 
 
@@ -62,16 +66,16 @@ CASES = [
 def test_an_extracted_network_has_the_same_outputs(name: str, joint: tuple[str, ...], n: int) -> None:
     space = space_of(name, joint)
     rows = space.sample(np.random.default_rng(0), n)
-    shared = shared_network(space, rows)
+    shared = shared_network(space)
     x = images(space)
     with torch.no_grad():
-        outputs = [shared(x, row) for row in rows]
-        assert all(y.std() > 1e-3 for y in outputs)
-        for row, y in zip(rows, outputs, strict=True):
+        for row in rows:
+            shared.calibrate(row, [images(space, 16)])
+            y = shared(x, row)
             network = shared.extract(row)
             assert network.workload == space.workload_of_row(row)
             torch.testing.assert_close(network(x), y, rtol=0, atol=1e-5)
-    assert not torch.allclose(outputs[0], outputs[1], atol=1e-3)
+            assert y.std(0).mean() > 1e-3  # images differ
 
 
 def test_training_mode_has_the_same_outputs_statistics_and_gradients_as_a_network_of_its_own() -> None:
