@@ -80,6 +80,18 @@ def test_rounded_and_sparse_weights_are_those_of_their_width(decision: str, opti
     )
 
 
+def test_groups_are_those_of_their_width() -> None:
+    """Group convolutions and shuffles of 16 channels pair others than those of 24 do."""
+    space = space_of("fbnet", ("sparsity",))
+    options = {d.name: "k3_e1_g2" if d.name.endswith(".block") else d.options[-1] for d in space.decisions}
+    row = space.encode(options)
+    row[space.column("s2.width")] = 0
+    shared = shared_network(space, [row])
+    torch.testing.assert_close(
+        shared(images(space), row, chosen(space, row, ["s2.width"])), shared(images(space), row), rtol=1e-4, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("decision", ["head.width", "classifier.weight_bits"])
 def test_what_acts_on_logits_linearly_is_mixed_like_logits(decision: str) -> None:
     """Masks of the last convolution's channels, and alternatives of the classifier."""
