@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from hwnas.spaces.blocks.residual import Residual
 from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
 from hwnas.spaces.space import Space
@@ -49,7 +50,7 @@ class Row:
     expansion: int
     groups: int
     se: float
-    residual: bool
+    residual: Residual
     channels: int
     stride: int
 
@@ -58,7 +59,7 @@ class Row:
             return f"convolution {self.kernel}×{self.kernel} to {self.channels} channels, stride {self.stride}"
         groups = f", {self.groups} groups" if self.groups > 1 else ""
         squeeze = f", squeeze-excite {self.se:g}" if self.se else ""
-        alone = "" if self.residual else ", without residual"
+        alone = {True: "", False: ", without residual", "pool": ", residual pooled"}[self.residual]
         return (
             f"{self.kernel}×{self.kernel}, expansion {self.expansion}{groups}{squeeze}, to {self.channels} channels, "
             f"stride {self.stride}{alone}"

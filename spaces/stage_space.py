@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hwnas.spaces.blocks.inverted_residual import InvertedResidual, adds, hidden_channels, hidden_kind
+from hwnas.spaces.blocks.inverted_residual import InvertedResidual, hidden_channels, hidden_kind
 from hwnas.spaces.blocks.plain import Convolution, add_classifier, add_input, add_pool
+from hwnas.spaces.blocks.residual import adds
 from hwnas.spaces.blocks.shapes import Size, halved, scaled, shares
 from hwnas.spaces.builder import Builder, Conditions, Tensor
 from hwnas.spaces.errors import InvalidSpaceError
@@ -162,10 +163,12 @@ class _StageSpace:
             options = getattr(stage, attribute)
             plain = attribute in ("kernel", "residual")
             matters = make.where(when, op, _has_kernel if plain else _is_mbconv)
-            several = len(options) > 1
-            values[attribute] = (
-                make.choose(f"{prefix}.{decision}", sorted(options), matters) if several else Constant(options[0])
-            )
+            if len(options) == 1:
+                values[attribute] = Constant(options[0])
+                continue
+            ordinal = not any(isinstance(o, str) for o in options)
+            ordered = sorted(options) if ordinal else options
+            values[attribute] = make.choose(f"{prefix}.{decision}", ordered, matters, ordinal=ordinal)
         return values
 
     def _shared_keep(

@@ -30,6 +30,7 @@ Kernel = Annotated[Literal[1, 3, 5, 7, 9], Field()]
 Expansion = Annotated[int, Field(ge=1, le=32)]
 Groups = Annotated[int, Field(ge=1, le=64)]
 Squeeze = Annotated[float, Field(ge=0, le=1)]
+Skip = bool | Literal["pool"]
 Stride = Literal[1, 2, 4]
 
 
@@ -56,7 +57,7 @@ class Block(_Part):
     expansion: Expansion = 1
     groups: Groups = 1
     se: Squeeze = 0.0
-    residual: bool = True
+    residual: Skip = True
 
 
 class Stage(_Part):
@@ -73,7 +74,7 @@ class Stage(_Part):
     expansion: Many[Expansion] = [6]
     groups: Many[Groups] = [1]
     se: Many[Squeeze] = [0.0]
-    residual: Many[bool] = [True]
+    residual: Many[Skip] = [True]
     channels: Many[Channels]
     repeats: Many[Annotated[int, Field(ge=1, le=64)]] = [1]
     stride: Stride = 1

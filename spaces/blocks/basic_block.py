@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hwnas.spaces.blocks.inverted_residual import widest
+from hwnas.spaces.blocks.residual import widest
 from hwnas.spaces.blocks.shapes import Size, halved, kept_channels, tensor_bytes, value_bytes
 from hwnas.spaces.blocks.ugconv import between_transforms, effective_transform, last_name
 from hwnas.spaces.builder import Builder, Conditions, Layer, Tensor

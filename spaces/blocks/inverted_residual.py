@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.spaces.blocks.shapes import Size, halved, kept_channels, tensor_bytes, to_multiple, value_bytes
+from hwnas.spaces.blocks.residual import Residual, add_residual, adds, bits_added
+from hwnas.spaces.blocks.shapes import Size, halved, kept_channels, tensor_bytes, to_multiple
 from hwnas.spaces.builder import Builder, Conditions, Tensor
-from hwnas.spaces.operator import ENTRY, PREVIOUS, Activation, Operator
+from hwnas.spaces.operator import PREVIOUS, Activation, Operator
 from hwnas.spaces.rank import factorise, rank_of
 from hwnas.spaces.value import Constant, Value, compute, reads, value
 
@@ -35,7 +36,7 @@ class InvertedResidual:
     Attributes:
         kernel, expansion, groups: Of the depthwise layer, of the hidden channels, of the 1×1 layers.
         se: Squeeze-excite: channels squeezed to, as a share of ``se_of``; 0 for none.
-        residual: Whether the input is added where stride and channels allow it.
+        residual: What of the input is added where stride and channels allow it, see `Residual`.
         stride: Of the depthwise layer.
         activation: After the expand and depthwise layers.
         se_of: ``input`` for the block's input channels (MnasNet), ``hidden`` for the hidden ones (MobileNetV3).
@@ -102,10 +103,10 @@ class InvertedResidual:
                   depthwise.weight_bits, act_hidden, beside, activation, when=when)  # fmt: skip
         squeezed = compute(squeezed_channels, Constant(self.se_of), self.se, x.channels, hidden)
         make.slot(f"{name}.se", squeeze_excite, squeezed, hidden, size, act_hidden, held, gate, when=when)
-        # An integer addition needs two integer inputs, so the wider one counts.
-        added = compute(widest, residual, x.bits, bits)
+        entered = compute(bits_added, residual, x.bits)
         make.slot(f"{name}.project", project_layer, hidden, channels, self.groups, size, act_hidden,
-                  project.weight_bits, project.sparsity, project_rank, bits, held, added, when=when)  # fmt: skip
+                  project.weight_bits, project.sparsity, project_rank, bits, held, residual, entered,
+                  when=when)  # fmt: skip
 
 
 def hidden_channels(channels: int, expansion: int, keep: float) -> int:
@@ -133,12 +134,7 @@ def _project_rank(groups: int, hidden: int, cout: int, ratio: float) -> int:
     return rank_of(hidden, cout, ratio) if groups == 1 else 0
 
 
-def adds(residual: bool, stride: int, cin: int, cout: int) -> bool:
-    """Whether a block adds its input to its output."""
-    return residual and stride == 1 and cin == cout
-
-
-def _held(residual: bool, cin: int, size: Size, bits: int) -> int:
+def _held(residual: Residual, cin: int, size: Size, bits: int) -> int:
     """Bytes of the block's input while a later addition needs it."""
     return tensor_bytes(cin, size, bits) if residual else 0
 
@@ -149,11 +145,6 @@ def _either(expansion: int, act_mid: int, act_in: int) -> int:
 
 def _beside(expansion: int, held: int) -> int:
     return held if expansion > 1 else 0
-
-
-def widest(residual: bool, a_in: int, a_out: int) -> int:
-    """Bits of what an addition reads; 0 where there is none."""
-    return max(a_in, a_out) if residual else 0
 
 
 def squeezed_channels(of: str, se: float, cin: int, hidden: int) -> int:
@@ -210,26 +201,18 @@ def squeeze_excite(
 
 def project_layer(
     name: str, hidden: int, cout: int, groups: int, size: Size, a_hidden: int, w: int, sparsity: tuple[float, int],
-    rank: int, a_out: int, residual: int, added: int,
+    rank: int, a_out: int, held: int, residual: Residual, a_in: int,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """The shuffle of grouped blocks, the 1×1 convolution to the output channels, and the residual addition, if any."""
     layer = Operator(
         "conv", hidden, cout, size, size, groups=groups, weight_bits=w, in_bits=a_hidden, out_bits=a_out,
-        density=sparsity[0], pattern=sparsity[1], affine="norm", name=f"{name}.project", held_bytes=residual,
+        density=sparsity[0], pattern=sparsity[1], affine="norm", name=f"{name}.project", held_bytes=held,
     )  # fmt: skip
     layers = factorise(layer, rank)
     if groups > 1:
         shuffle = Operator(
             "shuffle", hidden, hidden, size, size, groups=groups, in_bits=a_hidden, out_bits=a_hidden,
-            name=f"{name}.shuffle", held_bytes=residual,
+            name=f"{name}.shuffle", held_bytes=held,
         )  # fmt: skip
         layers = (shuffle, *layers)
-    if residual:
-        # What the wider input adds to the bytes of the first is taken off what is held.
-        held = residual + cout * size[0] * size[1] * (value_bytes(a_out) - value_bytes(added))
-        add = Operator(
-            "add", cout, cout, size, size, in_bits=added, out_bits=a_out,
-            name=f"{name}.add", inputs=(PREVIOUS, f"{ENTRY}{name}"), held_bytes=held,
-        )  # fmt: skip
-        layers = (*layers, add)
-    return layers
+    return (*layers, *add_residual(name, f"{name}.project", residual, cout, size, a_in, a_out))

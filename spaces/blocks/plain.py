@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hwnas.spaces.blocks.inverted_residual import adds, widest
-from hwnas.spaces.blocks.shapes import Size, halved, tensor_bytes, value_bytes
+from hwnas.spaces.blocks.residual import Residual, add_residual, adds
+from hwnas.spaces.blocks.shapes import Size, halved, tensor_bytes
 from hwnas.spaces.builder import Builder, Conditions, Tensor
-from hwnas.spaces.operator import ENTRY, PREVIOUS, Activation, Affine, Operator
+from hwnas.spaces.operator import Activation, Affine, Operator
 from hwnas.spaces.rank import factorise, rank_of
 from hwnas.spaces.value import Constant, compute
 
@@ -21,8 +21,8 @@ class Convolution:
         kernel: Its size; only a 1×1 convolution may be factorised.
         stride: Its stride.
         activation: After the normalisation.
-        residual: Whether the input is added where stride and channels allow it; a `hwnas.spaces.value` value or one
-            that becomes such.
+        residual: What of the input is added where stride and channels allow it, see `Residual`; a `hwnas.spaces.value`
+            value or one that becomes such.
         edge: Whether it is the network's first layer.
         affine: ``norm``, or ``bias`` for a layer without normalisation.
     """
@@ -45,16 +45,15 @@ class Convolution:
         make.alias(layer.rank, rank)
         bits = make.choose(f"{name}.act_bits", make.joint.act_bits, when) if y.bits is None else y.bits
         residual = compute(adds, self.residual, self.stride, x.channels, y.channels)
-        added = compute(widest, residual, x.bits, bits)
         part, activation, affine = map(Constant, (name.partition(".")[2], self.activation, self.affine))
         make.slot(name, convolve, part, x.channels, y.channels, self.kernel, self.stride, x.size, x.bits,
-                  layer.weight_bits, layer.sparsity, rank, bits, added, activation, affine, when=when)  # fmt: skip
+                  layer.weight_bits, layer.sparsity, rank, bits, residual, activation, affine, when=when)  # fmt: skip
         return replace(y, bits=bits)
 
 
 def convolve(
     name: str, part: str, cin: int, cout: int, kernel: int, stride: int, size: Size, a_in: int, w: int,
-    sparsity: tuple[float, int], rank: int, a_out: int, added: int, activation: Activation, affine: Affine,
+    sparsity: tuple[float, int], rank: int, a_out: int, residual: Residual, activation: Activation, affine: Affine,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """How a `Convolution` lowers; ``part`` is its place in its group, if it does not stand alone."""
     own = f"{name}.{part}" if part else name
@@ -64,17 +63,11 @@ def convolve(
         pattern=sparsity[1], activation=activation, affine=affine, name=own,
     )  # fmt: skip
     layers = factorise(layer, rank)
-    if not added:
+    if not residual:
         return layers
-    entered = tensor_bytes(cin, size, a_in)
     if rank:
-        layers = (layers[0], replace(layers[1], held_bytes=entered))
-    held = entered + cout * out[0] * out[1] * (value_bytes(a_out) - value_bytes(added))
-    add = Operator(
-        "add", cout, cout, out, out, in_bits=added, out_bits=a_out, name=f"{name}.add",
-        inputs=(PREVIOUS, f"{ENTRY}{name}"), held_bytes=held,
-    )  # fmt: skip
-    return (*layers, add)
+        layers = (layers[0], replace(layers[1], held_bytes=tensor_bytes(cin, size, a_in)))
+    return (*layers, *add_residual(name, own, residual, cout, out, a_in, a_out))
 
 
 def add_input(make: Builder, channels: int, size: Any) -> Tensor:

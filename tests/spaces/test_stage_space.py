@@ -99,6 +99,17 @@ def test_layers_of_a_stage_share_their_choices() -> None:
     assert kernels == [3, 3, 3]
 
 
+def test_a_pooling_may_stand_in_for_the_residual() -> None:
+    space = load_space("mnasnet", joint=())
+    workload = space.workload({**space.reference(), "s3.residual": "pool"})
+    block = {o.name: o for o in workload.operators if o.name.startswith("s3b2.")}
+    pool, add = block["s3b2.skip"], block["s3b2.add"]
+    assert (pool.kind, pool.kernel, pool.stride, pool.inputs) == ("pool", 3, 1, ("s3b1.project",))
+    assert add.inputs == ("s3b2.project", "s3b2.skip")
+    assert pool.held_bytes == add.held_bytes == 4 * 40 * 28 * 28, "what the block wrote; what it is added to"
+    assert "s3b1.skip" not in {o.name for o in workload.operators}, "the first block has a stride"
+
+
 def test_grouped_blocks_shuffle_before_they_project() -> None:
     space = load_space("fbnet", joint=())
     workload = space.workload({**space.reference(), "s3b2.block": "k5_e1_g2"})
