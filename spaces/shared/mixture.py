@@ -196,8 +196,11 @@ def _variants(slot: Slot, options: Mapping[str, tuple[Option, ...]]) -> Iterator
     which, arguments = combine(slot.values, slot.reads, {name: options[name] for name in slot.reads})
     alike: dict[Hashable, list[int]] = {}
     lowered = [
-        tuple(replace(o, in_bits=32, held_bytes=0) for o in slot.lower(slot.group, *values)) for values in arguments
-    ]  # neither changes what is computed
+        tuple(
+            replace(o, in_bits=o.out_bits if o.moves_integers else 32, held_bytes=0) for o in slot.lower(slot.group, *v)
+        )
+        for v in arguments
+    ]  # without what does not change what is computed
     for index, operators in enumerate(lowered):
         alike.setdefault(tuple((o, o.affine, o.name, o.inputs) for o in operators), []).append(index)
     for indexes in alike.values():

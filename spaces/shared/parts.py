@@ -71,7 +71,7 @@ def shared_parts(space: Space) -> SharedParts:
         name = part_name(operator)
         part = parts.get(name)
         parts[name] = Part(operator, (operator.kernel,)) if part is None else _joined(part, operator)
-        if operator.out_bits <= 8:
+        if operator.out_bits <= 8 and not operator.moves_integers:
             precisions.setdefault(operator.name, set()).add(operator.out_bits)
     return SharedParts(
         {name: replace(p, operator=_whole(p.operator)) for name, p in parts.items()},

@@ -105,14 +105,14 @@ class SharedNetwork(nn.Module):
         """
         unit, shapes = _template(operator, operator.affine)
         unit.train(self.training)
-        tensors = self._tensors(operator, shapes)
+        tensors = self._tensors(operator, unit, shapes)
         if not record:
             tensors |= {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("norm.")}
         return cast(Tensor, functional_call(unit, tensors, tuple(inputs)))
 
     def tensors(self, operator: Operator) -> dict[str, Tensor]:
-        """The parameters and buffers of an operator's unit, by their names in it: views where that is possible."""
-        return self._tensors(operator, _template(operator, operator.affine)[1])
+        """The parameters and buffers of an operator's unit, by their names in it; buffers are views."""
+        return self._tensors(operator, *_template(operator, operator.affine))
 
     @torch.no_grad()
     def extract(self, row: Row) -> Network:
@@ -141,10 +141,10 @@ class SharedNetwork(nn.Module):
 
     # ---- internals ------------------------------------------------------------------------------------------------
 
-    def _tensors(self, operator: Operator, shapes: Mapping[str, Size]) -> dict[str, Tensor]:
+    def _tensors(self, operator: Operator, unit: Unit, shapes: Mapping[str, Size]) -> dict[str, Tensor]:
         name = part_name(operator)
         tensors = cast(SharedUnit, self.parts[name]).slices(shapes) if name in self.parts else {}
-        if operator.out_bits <= 8:
+        if unit.quantizer is not None:
             quantizer = self.quantizers[_quantizer_name(operator.name, operator.out_bits)]
             tensors |= {f"quantizer.{own}": buffer for own, buffer in quantizer.named_buffers()}
         return tensors

@@ -33,7 +33,10 @@ class SharedUnit(nn.Module):
         self._steps = steps
 
     def slices(self, shapes: Mapping[str, Size]) -> dict[str, Tensor]:
-        """The tensors of a smaller operator's unit, by their names in it: views, but for the weights of small kernels.
+        """The tensors of a smaller operator's unit, by their names in it: views, but for weights of convolutions.
+
+        These are laid out as the whole ones. Torch takes slices for channels-last tensors, which it adds up in another
+        order: enough to round other values than a network of its own would.
 
         Args:
             shapes: Of each of them.
@@ -43,9 +46,10 @@ class SharedUnit(nn.Module):
 
     def _slice(self, tensor: Tensor, shape: Size) -> Tensor:
         first = tensor[tuple(slice(n) for n in shape[:2])]
-        if len(shape) == 4:
-            first = self._centre(first, shape[-1])
-        return first
+        if len(shape) < 4:
+            return first
+        layout = torch.contiguous_format if tensor.is_contiguous() else torch.channels_last
+        return self._centre(first, shape[-1]).contiguous(memory_format=layout)
 
     def _centre(self, weight: Tensor, kernel: int) -> Tensor:
         """Weights (out, in, k, k) for a smaller kernel."""

@@ -92,6 +92,16 @@ def test_groups_are_those_of_their_width() -> None:
     )
 
 
+def test_integers_that_are_only_moved_are_not_rounded_again() -> None:
+    space = space_of("fbnet", EVERYTHING)
+    options = {d.name: d.options[0] for d in space.decisions} | {"s2b1.block": "k3_e1_g2"}
+    row = space.encode(options)
+    (form,) = mix(space, row, ["s2b1.block"]).nodes["s2b1.shuffle"].forms.values()
+    assert form.operator.out_bits == 4
+    assert form.operator.moves_integers
+    assert not any("shuffle" in name for name in shared_network(space).quantizers)
+
+
 @pytest.mark.parametrize("decision", ["head.width", "classifier.weight_bits"])
 def test_what_acts_on_logits_linearly_is_mixed_like_logits(decision: str) -> None:
     """Masks of the last convolution's channels, and alternatives of the classifier."""
