@@ -25,9 +25,9 @@ from hwnas.scripts.cli_space import chosen_space, space_options
 def kit(
     name: str,
     space_name: str,
-    input_shape: str,
-    classes: int,
-    joint: str,
+    input_shape: str | None,
+    classes: int | None,
+    joint: str | None,
     networks: int | None,
     minutes: float,
     provider: str,

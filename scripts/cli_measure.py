@@ -63,9 +63,9 @@ def cluster_options(command: Any) -> Any:
 def register(
     name: str,
     space_name: str,
-    input_shape: str,
-    classes: int,
-    joint: str,
+    input_shape: str | None,
+    classes: int | None,
+    joint: str | None,
     seconds: float,
     runtime_name: str,
     provider: str,

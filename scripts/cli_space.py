@@ -6,26 +6,33 @@ from typing import Any
 
 import click
 
+DEFAULTS: dict[str, Any] = {"input_shape": [3, 32, 32], "num_classes": 10}
+
 
 def space_options(command: Any) -> Any:
     """Adds the options that say which space."""
     for option in (
-        click.option("--joint", default="bits,sparsity,rank", show_default=True, help="Dimensions of the space."),
-        click.option("--classes", type=int, default=10, show_default=True, help="Classes of the space."),
-        click.option("--input-shape", default="3,32,32", show_default=True, help="Channels, height, width."),
+        click.option("--joint", help="Dimensions of the space, or the file's (default: bits,sparsity,rank)."),
+        click.option("--classes", type=int, help="Classes of the space, or the file's (default: 10)."),
+        click.option("--input-shape", help="Channels, height, width, or the file's (default: 3,32,32)."),
         click.option("--space", "space_name", default="mbconv", show_default=True, help="A space, or its YAML file."),
     ):
         command = option(command)
     return command
 
 
-def chosen_space(space_name: str, input_shape: str, classes: int, joint: str) -> Any:
-    """The space that the options say."""
-    from hwnas.spaces import load_space
+def chosen_space(space_name: str, input_shape: str | None, classes: int | None, joint: str | None) -> Any:
+    """The space that the options say; what they do not say is the file's, or the default."""
+    from hwnas.spaces.catalog import named_space, space_from_spec, with_settings
 
-    try:
-        shape = [int(part) for part in input_shape.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{input_shape!r} is not channels,height,width", param_hint="--input-shape") from None
-    names = [part for part in joint.split(",") if part]
-    return load_space(space_name, input_shape=shape, num_classes=classes, joint=names)
+    shape = None
+    if input_shape is not None:
+        try:
+            shape = [int(part) for part in input_shape.split(",")]
+        except ValueError:
+            raise click.BadParameter(
+                f"{input_shape!r} is not channels,height,width", param_hint="--input-shape"
+            ) from None
+    names = None if joint is None else [part for part in joint.split(",") if part]
+    given = {"input_shape": shape, "num_classes": classes, "joint": names}
+    return space_from_spec(with_settings(DEFAULTS | named_space(space_name), given))

@@ -24,10 +24,10 @@ def space() -> None:
 
 @space.command()
 @click.argument("name")
-@click.option("--joint", default="bits,sparsity,rank", show_default=True, help="Dimensions of the space.")
+@click.option("--joint", help="Dimensions of the space.  [default: the file's, or bits,sparsity,rank]")
 @click.option("--input-shape", help="Channels, height, width.  [default: those it was published for]")
 @click.option("--classes", type=int, help="Classes.  [default: as many as it was published for]")
-def show(name: str, joint: str, input_shape: str | None, classes: int | None) -> None:
+def show(name: str, joint: str | None, input_shape: str | None, classes: int | None) -> None:
     """Say what the space NAME offers: a name, a YAML file, or package.module:function."""
     from rich.console import Console
 
@@ -49,7 +49,7 @@ def show(name: str, joint: str, input_shape: str | None, classes: int | None) ->
     joined = len(found.decisions) > len(plain.decisions)
     if joined:
         console.print(
-            f"10^{found.log10_size:.1f} rows of {len(found.decisions)} decisions with {', '.join(joint.split(','))}",
+            f"10^{found.log10_size:.1f} rows of {len(found.decisions)} decisions with {', '.join(found.spec['joint'])}",
             highlight=False,
         )
     console.print(architecture_table(plain))

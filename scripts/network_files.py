@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.spaces.candidate import Candidate
-from hwnas.spaces.catalog import SPACES, load_space
+from hwnas.spaces.catalog import SPACES, load_space, named_space
 from hwnas.spaces.errors import HwnasError, InvalidFileError, InvalidSpaceError
 from hwnas.spaces.files import read_yaml
 from hwnas.spaces.space import Space
@@ -30,8 +30,10 @@ COUNTS = ("params", "macs")
 
 
 def native_settings(space: str) -> Settings:
-    """The images and classes that a space was published for."""
-    return ((3, 32, 32), 10) if space in SMALL_IMAGES else ((3, 224, 224), 1000)
+    """The images and classes that a space's file says, or that it was published for."""
+    shape, classes = ((3, 32, 32), 10) if space in SMALL_IMAGES else ((3, 224, 224), 1000)
+    said = named_space(space)
+    return tuple(said.get("input_shape", shape)), said.get("num_classes", classes)
 
 
 @dataclass(frozen=True, slots=True)

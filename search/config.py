@@ -18,7 +18,7 @@ from pydantic import (
 
 from hwnas.search.objective import COSTS
 from hwnas.search.training import Recipe
-from hwnas.spaces.catalog import JOINT, named_space
+from hwnas.spaces.catalog import JOINT, named_space, with_settings
 from hwnas.spaces.errors import HwnasError, InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml
 from hwnas.spaces.joint import Joint
@@ -50,8 +50,9 @@ class SpaceConfig(BaseModel):
         return joint if isinstance(joint, dict) else tuple(joint)
 
     def resolved(self) -> SpaceConfig:
-        """With the keys of the file that it names, if it names one."""
-        return self.model_copy(update=named_space(self.name))
+        """With the keys of the file that it names, if it names one; what is said here wins."""
+        given = {key: getattr(self, key) for key in self.model_fields_set - {"name"}}
+        return type(self).model_validate(with_settings(named_space(self.name), given))
 
 
 class DataConfig(_Section):

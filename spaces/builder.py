@@ -13,6 +13,7 @@ from hwnas.spaces.joint import Joint, sparsity_of
 from hwnas.spaces.slot import Lower, Slot, When
 from hwnas.spaces.space import Activity, Alias, Series, Space
 from hwnas.spaces.value import Constant, Value, compute, evaluate, reads, value
+from hwnas.spaces.value_table import tabulate
 
 Conditions = tuple[When, ...] | None
 """All must hold; None where they never do."""
@@ -126,6 +127,12 @@ class Builder:
             density = self.choose(f"{name}.density", joint.density, when, ordinal=False)
         return Layer(bits, compute(sparsity_of, density), rank)
 
+    def check(self, holds: Value, message: str) -> None:
+        """Raises `InvalidSpaceError` with the message where the value is false for some options."""
+        options = {name: self._decisions[name].options for name in reads(holds)}
+        if not all(tabulate(holds, options).values):
+            raise InvalidSpaceError(message)
+
     def slot(self, name: str, lower: Lower, *arguments: Any, when: Conditions = ()) -> None:
         """A slot, see `Slot`."""
         if when is not None:
@@ -169,8 +176,8 @@ class Builder:
         """The space of everything collected.
 
         References are given by their options, where what they do not decide is the last one (float32, and nothing
-        removed), or as ``published`` tables that ``find`` reads; a narrowed space may lack some of these. Without any
-        the largest network is a reference.
+        removed), or as ``published`` tables that ``find`` reads; a narrowed space may lack some of these, and one in
+        which something is always removed has none. Without any a large network is a reference, see `_large`.
 
         Raises:
             InvalidSpaceError: A pattern to narrow that matches no decision, or a table that the space lacks.
@@ -181,6 +188,7 @@ class Builder:
                 f"such are {', '.join(list(self._decisions)[:8])}, …"
             )
         whole = {d.name: d.options[-1] for d in self._decisions.values()}
+        given = {title: whole | dict(options) for title, options in (references or {}).items()}
         space = Space(
             name=name,
             spec=spec,
@@ -192,24 +200,36 @@ class Builder:
             aliases=self._aliases,
             series=self._series,
             image_size=image_size,
-            references={title: whole | dict(given) for title, given in (references or {"largest": {}}).items()},
+            references=given,
             find=find,
         )
-        if find and published:
+        if find and published and not self.joint.removes_always:
             self._add_references(space, find, published)
+        if not space.references:
+            space.references["largest"] = _large(space)
         return space
 
     def _add_references(
         self, space: Space, find: Callable[..., dict[str, Option]], published: Mapping[str, Any]
     ) -> None:
-        found: dict[str, Mapping[str, Option]] = {}
         for title, network in published.items():
             try:
-                found[title] = find(space, network)
+                space.references[title] = find(space, network)
             except InvalidSpaceError as error:
                 if not self._narrow:
                     raise InvalidSpaceError(f"reference {title}: {error}") from error
-        space.references = found or space.references
 
     def _same(self, name: str, other: str) -> bool:
         return self._decisions[name].options == self._decisions[other].options
+
+
+def _large(space: Space) -> dict[str, Option]:
+    """The last options of all that is ordered, and of each decision among names in turn the option of most MACs."""
+    options = {d.name: d.options[-1] for d in space.decisions}
+    macs = space.workload(options).macs
+    for decision in space.decisions:
+        for option in () if decision.ordinal else decision.options[:-1]:
+            changed = options | {decision.name: option}
+            if (more := space.workload(changed).macs) > macs:
+                options, macs = changed, more
+    return options

@@ -42,21 +42,21 @@ Maker = Callable[..., Space]
 def load_space(
     name: str,
     *,
-    input_shape: Sequence[int] = (3, 224, 224),
-    num_classes: int = 1000,
-    joint: Sequence[str] | Mapping[str, Sequence[Any]] = JOINT,
+    input_shape: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    joint: Sequence[str] | Mapping[str, Sequence[Any]] | None = None,
     narrow: Mapping[str, Sequence[Any]] | None = None,
 ) -> Space:
     """A space by name, from a file, or from a function.
 
     Args:
         name: A name from `SPACES`; or a path that ends in .yaml, .yml or .json; or ``package.module:function``, which
-            is a `Maker`. The keys of a file are those of `StageTable` and the arguments of this function, which they
-            override.
-        input_shape: Channels, height, width of one image.
-        num_classes: Outputs of the classifier.
+            is a `Maker`. The keys of a file are those of `StageTable` and the arguments of this function; arguments
+            that are given here win, and both narrow.
+        input_shape: Channels, height, width of one image; 3×224×224 by default.
+        num_classes: Outputs of the classifier; 1000 by default.
         joint: Dimensions searched with the architecture, among ``bits``, ``sparsity`` (of channels), ``density`` (of
-            weights), ``rank``; or the options of each kind of decision, see `Joint`.
+            weights), ``rank``; or the options of each kind of decision, see `Joint`. By default `JOINT`.
         narrow: For patterns of decision names, such as ``s1b*.kernel``, the options that remain.
 
     Raises:
@@ -64,15 +64,22 @@ def load_space(
         InvalidSpaceError: A shape that the space cannot take, or options that make no sense, with the reason.
         InvalidFileError: A file that cannot be read.
     """
-    given: dict[str, Any] = {"input_shape": list(input_shape), "num_classes": num_classes, "joint": _plain(joint)}
-    if narrow:
-        given["narrow"] = {pattern: list(options) for pattern, options in narrow.items()}
-    return space_from_spec(given | named_space(name))
+    given = {"input_shape": input_shape, "num_classes": num_classes, "joint": joint, "narrow": narrow}
+    return space_from_spec(with_settings(named_space(name), given))
+
+
+def with_settings(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec under settings that win over its own where they are not None; both narrow."""
+    result = dict(spec) | {k: v for k, v in given.items() if v is not None}
+    own, more = spec.get("narrow"), given.get("narrow")
+    if isinstance(own, Mapping) and isinstance(more, Mapping):
+        result["narrow"] = {**own, **more}
+    return result
 
 
 def named_space(name: str) -> dict[str, Any]:
     """What a name or path alone says of a space's spec: the keys of the file, if it is one."""
-    if Path(name).suffix in (".yaml", ".yml", ".json"):
+    if Path(str(name)).suffix in (".yaml", ".yml", ".json"):
         return {"name": Path(name).stem} | read_yaml(Path(name))
     return {"name": name}
 
@@ -97,14 +104,28 @@ def space_from_spec(spec: Mapping[str, Any]) -> Space:
         raise InvalidSpaceError(f"num_classes must be a whole number of at least 2, got {classes!r}")
     if not isinstance(narrow, Mapping) or not all(isinstance(o, list | tuple) for o in narrow.values()):
         raise InvalidFileError(f"narrow must be lists of options by patterns of decision names, got {narrow!r}")
-    own = {"name": name, "input_shape": list(shape), "num_classes": classes, "joint": _plain(values["joint"])}
-    return maker(
-        Builder(Joint.of(values["joint"]), narrow),
+    joint, kept = _plain(values["joint"]), {pattern: list(options) for pattern, options in narrow.items()}
+    own = {"name": name, "input_shape": list(shape), "num_classes": classes, "joint": joint}
+    return _made(
+        maker,
+        Builder(Joint.of(values["joint"]), kept),
         name=name,
-        spec=own | ({"narrow": dict(narrow)} if narrow else {}) | table,
+        spec=own | ({"narrow": kept} if kept else {}) | table,
         input_shape=tuple(shape),
         num_classes=classes,
     )
+
+
+def _made(maker: Maker, make: Builder, *, name: str, **settings: Any) -> Space:
+    if ":" not in name:
+        return maker(make, name=name, **settings)
+    try:
+        space = maker(make, name=name, **settings)
+    except TypeError as error:
+        raise InvalidSpaceError(f"space {name!r} is no maker of spaces: {error}") from error
+    if not isinstance(space, Space):
+        raise InvalidSpaceError(f"space {name!r} is a function of {type(space).__name__}, not of a Space")
+    return space
 
 
 def _maker(name: str) -> Maker:
@@ -115,8 +136,10 @@ def _maker(name: str) -> Maker:
         return SPACES[name]
     try:
         maker: Maker = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InvalidSpaceError(f"space {name!r} cannot be imported: {error}") from error
+    if not callable(maker):
+        raise InvalidSpaceError(f"space {name!r} is no function, but {maker!r}")
     return maker
 
 
@@ -126,6 +149,10 @@ def _from_document(document: Mapping[str, Any], make: Builder, *, name: str, **s
     if not isinstance(references, Mapping):
         raise InvalidFileError(f"space {name}: references must be stage tables by name, got {references!r}")
     table = read_table(given, f"space {name}")
+    if table.input or table.classifier:
+        raise InvalidFileError(
+            f"space {name}: input and classifier are keys of a network; give input_shape and num_classes"
+        )
     return stage_space(make, table, name=name, references=references, **settings)
 
 

@@ -33,6 +33,11 @@ class Joint:
     rank: tuple[float, ...] = (1.0,)
     density: tuple[float | str, ...] = (1.0,)
 
+    @property
+    def removes_always(self) -> bool:
+        """Whether no network is whole: some of its channels, weights or rank are always removed."""
+        return not all(1.0 in options for options in (self.keep, self.rank, self.density))
+
     @classmethod
     def of(cls, dimensions: Sequence[str] | Mapping[str, Any]) -> Joint:
         """The default options of the dimensions named, or the options given of each kind of decision.
@@ -67,8 +72,8 @@ class Joint:
             check = _check_bits if kind.endswith("bits") else _check_density if kind == "density" else _check_share
             for v in values:
                 check(f"joint.{kind}", v)
-            ordered = tuple(values) if kind == "density" else tuple(sorted(values))
-            if len(set(ordered)) < len(ordered):
+            ordered = tuple(sorted(values, key=_density_order if kind == "density" else None))
+            if len(set(map(sparsity_of, ordered))) < len(ordered):
                 raise InvalidSpaceError(f"joint.{kind} repeats an option: {values}")
             joint = replace(joint, **{kind: ordered})
         return joint
@@ -90,6 +95,12 @@ def sparsity_of(option: Option) -> tuple[float, int]:
     return float(option), 0
 
 
+def _density_order(density: float | str) -> tuple[float, int]:
+    """Dense weights come last, as what is whole does in all kinds."""
+    share, group = sparsity_of(density)
+    return share, -group
+
+
 def _check_bits(where: str, bits: Any) -> None:
     if type(bits) is not int or not (2 <= bits <= 8 or bits == FLOAT):
         raise InvalidSpaceError(f"{where} must be whole numbers from 2 to 8, or 32 for float32, got {bits!r}")
@@ -103,7 +114,7 @@ def _check_share(where: str, share: Any) -> None:
 def _check_density(where: str, density: Any) -> None:
     if not isinstance(density, str):
         return _check_share(where, density)
-    match = re.fullmatch(r"(\d+):(\d+)", density)
+    match = re.fullmatch(r"([1-9][0-9]?):([1-9][0-9]?)", density)
     if not match or not 0 < int(match[1]) < int(match[2]) <= 64:
         raise InvalidSpaceError(f"{where} must be shares above 0 and up to 1, or patterns such as 2:4, got {density!r}")
     return None

@@ -107,6 +107,8 @@ class _StageSpace:
         skips = self._skip_option(stage)
         if skips and len(stage.repeats) > 1:
             raise InvalidSpaceError(f"stage {name}: give either several repeats or a block that skips, not both")
+        if skips and stage.shared:
+            raise InvalidSpaceError(f"stage {name}: its blocks share their choices, and cannot all be skipped")
         first_may_skip = stage.stride == 1 and list(known) == list(stage.channels)
         shared = self._attributes(name, stage, (), skip=True) if stage.shared else None
         if skips and first_may_skip:
@@ -153,10 +155,12 @@ class _StageSpace:
         make = self.make
         if stage.block is not None:
             names = [n for n in stage.block if skip or self._named(n).op != "skip"]
+            self._check_some(prefix, names)
             chosen = make.choose(f"{prefix}.block", names, when, ordinal=False)
             rows = tuple((n, self._named(n)) for n in names)
             return {a: compute(_attribute, chosen, rows, Constant(a)) for a in ("op", *DECISIONS)}
         ops = [o for o in stage.op if skip or o != "skip"]
+        self._check_some(prefix, ops)
         op: Value = make.choose(f"{prefix}.op", ops, when, ordinal=False) if len(ops) > 1 else Constant(ops[0])
         values = {"op": op}
         for attribute, decision in DECISIONS.items():
@@ -170,6 +174,11 @@ class _StageSpace:
             ordered = sorted(options) if ordinal else options
             values[attribute] = make.choose(f"{prefix}.{decision}", ordered, matters, ordinal=ordinal)
         return values
+
+    @staticmethod
+    def _check_some(prefix: str, options: Sequence[str]) -> None:
+        if not options:
+            raise InvalidSpaceError(f"{prefix}: a block that changes the tensor's shape cannot be skipped")
 
     def _shared_keep(
         self, name: str, own: Mapping[str, Value], x: Tensor, y: Tensor, stride: int, depth: Value

@@ -81,6 +81,12 @@ class Stage(_Part):
     activation: Word | None = None
     shared: bool = False
 
+    @model_validator(mode="after")
+    def _one_description(self) -> Stage:
+        if self.block is not None and (more := self.model_fields_set & set(Block.model_fields)):
+            raise ValueError(f"give either block or {', '.join(sorted(more))}")
+        return self
+
 
 class Classifier(_Part):
     """The last layer; its channels are those before it."""

@@ -81,6 +81,10 @@ class InvertedResidual:
         hidden = compute(hidden_channels, x.channels, expansion, keep)
         expand_rank = compute(_expand_rank, expansion, self.groups, x.channels, hidden, expand.rank)
         project_rank = compute(_project_rank, self.groups, hidden, channels, project.rank)
+        make.check(
+            compute(_divides, self.groups, expansion, x.channels, hidden, channels),
+            f"{name}: some of its channels cannot be divided into its groups",
+        )
         size = compute(halved, x.size, self.stride)
         residual = compute(adds, self.residual, self.stride, x.channels, channels)
         held = compute(_held, residual, x.channels, x.size, x.bits)
@@ -132,6 +136,10 @@ def _expand_rank(expansion: int, groups: int, cin: int, hidden: int, ratio: floa
 
 def _project_rank(groups: int, hidden: int, cout: int, ratio: float) -> int:
     return rank_of(hidden, cout, ratio) if groups == 1 else 0
+
+
+def _divides(groups: int, expansion: int, cin: int, hidden: int, cout: int) -> bool:
+    return all(n % groups == 0 for n in (hidden, cout, *(() if expansion == 1 else (cin,))))
 
 
 def _held(residual: Residual, cin: int, size: Size, bits: int) -> int:

@@ -25,11 +25,15 @@ def test_a_space_is_rebuilt_from_its_spec() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".yml", ".json"])
-def test_a_file_wins_over_arguments(tmp_path: Path, suffix: str) -> None:
+def test_a_file_says_what_arguments_do_not(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"space{suffix}"
-    path.write_text(json.dumps(SPEC))  # JSON is YAML
-    space = load_space(str(path), input_shape=(3, 224, 224), num_classes=1000)
-    assert space.spec == SPEC
+    path.write_text(json.dumps(SPEC | {"narrow": {"s1b1.kernel": [3]}}))  # JSON is YAML
+    assert load_space(str(path)).spec == SPEC | {"narrow": {"s1b1.kernel": [3]}}
+    space = load_space(str(path), input_shape=(3, 16, 16), joint=["rank"], narrow={"s2b1.kernel": [5]})
+    assert space.spec == {
+        "name": "mbconv", "input_shape": [3, 16, 16], "num_classes": 10, "joint": ["rank"],
+        "narrow": {"s1b1.kernel": [3], "s2b1.kernel": [5]},
+    }  # fmt: skip
 
 
 def test_keys_left_out_take_their_defaults(tmp_path: Path) -> None:
@@ -74,6 +78,22 @@ def test_keys_left_out_take_their_defaults(tmp_path: Path) -> None:
 def test_bad_specs(change: dict[str, Any], error: type[HwnasError], message: str) -> None:
     with pytest.raises(error, match=message):
         space_from_spec({**SPEC, **change})
+
+
+@pytest.mark.parametrize(
+    ("name", "narrow", "message"),
+    [
+        ("fbnet", {"*.block": None}, "narrow must be lists of options"),
+        ("fbnet", {"*.block": "skip"}, "narrow must be lists of options"),
+        ("fbnet", ["a"], "narrow must be lists of options"),
+        (":join", None, "cannot be imported"),
+        ("os:path", None, "is no function"),
+        ("os:getcwdb", None, "is no maker of spaces"),
+    ],
+)
+def test_arguments_that_make_no_sense(name: str, narrow: Any, message: str) -> None:
+    with pytest.raises(HwnasError, match=message):
+        load_space(name, narrow=narrow)
 
 
 def test_arguments_are_checked_as_files_are() -> None:

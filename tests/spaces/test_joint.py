@@ -23,6 +23,7 @@ def test_options_can_be_given_of_each_kind() -> None:
     assert joint.weight_bits == (2, 8, 32)
     assert joint.keep == (0.25, 1)
     assert joint.density == ("1:4", 1.0)
+    assert Joint.of({"density": [1.0, 0.5, "2:4", 0.25]}).density == (0.25, "2:4", 0.5, 1.0), "dense comes last"
     assert joint.act_bits == (32,)
 
 
@@ -41,6 +42,7 @@ def test_options_can_be_given_of_each_kind() -> None:
         ({"rank": [1.5]}, InvalidSpaceError, "shares above 0"),
         ({"rank": [0.5, 0.5]}, InvalidSpaceError, "repeats an option"),
         ({"density": ["4:2"]}, InvalidSpaceError, "patterns such as 2:4, got '4:2'"),
+        ({"density": ["02:4"]}, InvalidSpaceError, "patterns such as 2:4"),
         ({"density": ["half"]}, InvalidSpaceError, "patterns such as 2:4"),
     ],
 )

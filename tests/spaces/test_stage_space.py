@@ -215,5 +215,51 @@ def test_narrowing_that_makes_no_sense_is_refused(narrow: dict[str, list[int]], 
         tiny(narrow=narrow)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"stages": [{"op": "skip", "channels": 16}]},
+            "s1b1: a block that changes the tensor's shape cannot be skipped",
+        ),
+        (
+            {"stages": [{"op": ["mbconv", "skip"], "shared": True, "channels": 8}]},
+            "stage s1: its blocks share their choices, and cannot all be skipped",
+        ),
+        (
+            {"stages": [{"channels": 12, "groups": [1, 16]}]},
+            "s1b1: some of its channels cannot be divided into its groups",
+        ),
+    ],
+)
+def test_stages_that_no_network_can_have_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSpaceError, match=message):
+        tiny(**changes)
+
+
+def test_keys_that_would_be_ignored_are_refused() -> None:
+    with pytest.raises(InvalidFileError, match="give either block or expansion, kernel"):
+        tiny(blocks={"a": {}}, stages=[{"block": ["a"], "kernel": 7, "expansion": 4, "channels": 8}])
+    with pytest.raises(InvalidFileError, match="input and classifier are keys of a network"):
+        tiny(input=[3, 224, 224])
+
+
+def test_the_largest_of_named_blocks_is_that_of_most_macs() -> None:
+    space = load_space("fbnet", joint=(), narrow={"s2b1.block": ["k3_e1"]})
+    assert set(space.references) == {"largest"}
+    assert {v for n, v in space.reference().items() if n.endswith(".block")} == {"k5_e6"}
+
+
+def test_where_something_is_always_removed_there_is_no_published_network() -> None:
+    space = load_space("fbnet", joint={"keep": [0.5]})
+    assert set(space.references) == {"largest"}
+    assert list(load_space("fbnet", joint={"keep": [0.5, 1.0]}).references) == ["fbnet-c", "fbnet-b"]
+
+
+def test_density_leaves_references_dense() -> None:
+    space = load_space("fbnet", joint={"density": [1.0, "2:4"]})
+    assert {o.density for o in space.workload(space.reference("fbnet-c")).operators} == {1.0}
+
+
 def test_without_a_reference_the_largest_network_is_one() -> None:
     assert dict(tiny().reference()) == {"s1.depth": 2, "s1.width": 16, "s1b1.kernel": 5, "s1b2.kernel": 5}
