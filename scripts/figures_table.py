@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-
 WIDE = 200
 """Columns where no terminal cuts a table."""
 
