@@ -33,7 +33,7 @@ from hwnas.spaces.value import compute
 
 WIDTHS = (16, 32, 64)
 WIDER = (1, 2)
-DEPTHS = (1, 2, 3, 5, 7, 9, 18)
+DEPTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 18)
 NETWORKS: dict[str, dict[str, Any]] = {
     f"resnet{6 * blocks + 2}": {"blocks_per_stage": blocks} for blocks in (3, 5, 7, 9, 18)
 }

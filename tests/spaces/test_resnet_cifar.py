@@ -50,10 +50,20 @@ def test_published_networks(space: Space, layers: int, blocks: int, params: int,
     assert all(o.weight_bits == o.in_bits == o.out_bits == 32 and o.density == 1 for o in workload.operators)
 
 
+@pytest.mark.parametrize("blocks", [4, 6, 8])
+def test_networks_between_the_published_ones(space: Space, blocks: int) -> None:
+    """ResNet-26, 38 and 50: each block more in every stage adds as much as between ResNet-20 and 32."""
+    assert space.find is not None
+    workload = space.workload(space.find(space, {"blocks_per_stage": blocks}))
+    assert workload.params == 269_722 + (blocks - 3) * (464_154 - 269_722) // 2
+    assert workload.macs == 40_551_040 + (blocks - 3) * (68_862_592 - 40_551_040) // 2
+    assert sum(o.kind in ("conv", "linear") for o in workload.operators) == 6 * blocks + 2
+
+
 def test_what_a_space_lacks_is_said(space: Space) -> None:
     assert space.find is not None
-    with pytest.raises(InvalidSpaceError, match=r"s1\.depth offers 1, 2, 3, 5, 7, 9, 18, not 4"):
-        space.find(space, {"blocks_per_stage": 4})
+    with pytest.raises(InvalidSpaceError, match=r"s1\.depth offers 1, 2, 3, 4, 5, 6, 7, 8, 9, 18, not 10"):
+        space.find(space, {"blocks_per_stage": 10})
     with pytest.raises(UnknownNameError, match="did you mean 'blocks_per_stage'"):
         space.find(space, {"blocks_per_stages": 3})
     with pytest.raises(UnknownNameError, match="groups"):
