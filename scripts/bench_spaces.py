@@ -61,7 +61,7 @@ def network_figures(path: Path) -> dict[str, dict[str, Any]]:
     for network in (*read_networks(path), *CELLS):
         result = finder.find(network)
         if not isinstance(result, FoundNetwork):
-            rows[network.name] = {"equal": False, "lacks": result.reason}
+            rows[network.name] = {"equal": False, "lacks": result.reasons[0]}
             continue
         computed = {f"computed_{key}": count for key, count in network.computed.items()}
         published = {key: figure for key, figure in network.published.items() if key[-2:] == "_m"}

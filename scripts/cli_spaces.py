@@ -114,17 +114,14 @@ def _print(results: Sequence[FoundNetwork | MissingNetwork]) -> None:
         console.print(table)
     for r in results:
         if not isinstance(r, FoundNetwork):
-            console.print(f"{r.network.name} is in no space: {r.reason}", highlight=False, soft_wrap=True)
+            for start, reason in zip((f"{r.network.name} is in no space:", " ", " "), r.reasons, strict=False):
+                console.print(f"{start} {reason}", highlight=False, soft_wrap=True)
             continue
         for name, more in r.differs.items():
             console.print(
                 f"{r.network.name} differs: {r.network.computed[name]:,} {name} were computed, and {r.counts[name]:,} "
                 f"are counted here ({more:+,})", highlight=False, soft_wrap=True,
             )  # fmt: skip
-        if r.activation:
-            console.print(
-                f"{r.network.name} has other activations: {r.activation} in space {r.spaces[0]!r}", highlight=False
-            )
 
 
 def _published(found: FoundNetwork) -> str:

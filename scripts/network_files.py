@@ -8,6 +8,7 @@ those of its paper.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ Settings = tuple[tuple[int, int, int], int]
 SMALL_IMAGES = ("resnet_cifar", "nasbench201")
 """Spaces published for images of 32×32 and ten classes; the others are for 224×224 and a thousand."""
 COUNTS = ("params", "macs")
+CLOSEST = 3
+"""Spaces of which it is said what they lack."""
 
 
 def native_settings(space: str) -> Settings:
@@ -62,7 +65,6 @@ class FoundNetwork:
         space: The first of them.
         candidate: In that space.
         counts: The candidate's ``params`` and ``macs``.
-        activation: The space's, where the network has another; `Space.find` does not compare them.
     """
 
     network: WrittenNetwork
@@ -70,7 +72,6 @@ class FoundNetwork:
     space: Space
     candidate: Candidate
     counts: Mapping[str, int]
-    activation: str | None
 
     @property
     def differs(self) -> dict[str, int]:
@@ -80,10 +81,14 @@ class FoundNetwork:
 
 @dataclass(frozen=True, slots=True)
 class MissingNetwork:
-    """A network that no space holds, and what the closest space lacks."""
+    """A network that no space holds.
+
+    Attributes:
+        reasons: What the closest spaces lack, the closest first.
+    """
 
     network: WrittenNetwork
-    reason: str
+    reasons: tuple[str, ...]
 
 
 def read_networks(path: Path) -> list[WrittenNetwork]:
@@ -149,32 +154,33 @@ class Finder:
         self._spaces: dict[tuple[str, Settings], Space] = {}
 
     def find(self, network: WrittenNetwork) -> FoundNetwork | MissingNetwork:
-        """The candidate that is the network, or what the space lacks that came furthest in it.
+        """The candidate that is the network, or what the spaces lack that come closest to it.
 
-        Spaces that agree in the activation come first, then those of which it is a reference, then smaller ones.
+        Spaces of which it is a reference come first, then smaller ones. The closest are those that offer most of its
+        layers' attributes, see `hwnas.spaces.stage_distance`.
 
         Raises:
             UnknownNameError: No space of such a name.
             InvalidFileError: A space's file cannot be read.
         """
-        found: list[tuple[tuple[bool, bool, float], Space, Candidate]] = []
-        lacks: list[tuple[int, str]] = []
+        found: list[tuple[tuple[bool, float], Space, Candidate]] = []
+        lacks: list[tuple[tuple[float, float], str]] = []
         others: dict[str, list[str]] = {}
         for name in self.names:
             try:
                 space = self._space(name, network)
             except InvalidSpaceError as error:  # images or classes that it cannot take
-                lacks.append((-3, f"space {name!r}: {error}"))
+                lacks.append(((math.inf, math.inf), f"space {name!r}: {error}"))
                 continue
             try:
                 if space.find is None:
                     raise InvalidFileError("it finds no networks by tables")
                 candidate = space.decode(space.encode(space.find(space, network.table)))
-                other = _other_activation(network.table, space, candidate) is not None
                 known = any(space.reference(r) == candidate for r in space.references)
-                found.append(((other, not known, space.log10_size), space, candidate))
+                found.append(((not known, space.log10_size), space, candidate))
             except InvalidSpaceError as error:
-                lacks.append((error.matched if isinstance(error, LacksError) else -2, str(error)))
+                misses = error.misses if isinstance(error, LacksError) else math.inf
+                lacks.append(((misses, space.log10_size), str(error)))
             except HwnasError as error:
                 others.setdefault(str(error), []).append(name)
         if found:
@@ -183,12 +189,13 @@ class Finder:
             work = space.workload(candidate)
             return FoundNetwork(
                 network, tuple(s.name for _, s, _ in spaces), space, candidate,
-                {"params": work.params, "macs": work.macs}, _other_activation(network.table, space, candidate),
+                {"params": work.params, "macs": work.macs},
             )  # fmt: skip
         if lacks:
-            return MissingNetwork(network, max(lacks, key=lambda one: one[0])[1])
+            reasons = dict.fromkeys(reason for _, reason in sorted(lacks))
+            return MissingNetwork(network, tuple(reasons)[:CLOSEST])
         told = "; ".join(f"{', '.join(names)}: {message}" for message, names in others.items())
-        return MissingNetwork(network, f"no space has networks that are written so ({told})")
+        return MissingNetwork(network, (f"no space has networks that are written so ({told})",))
 
     def _space(self, name: str, network: WrittenNetwork) -> Space:
         settings = _settings(name, network.table)
@@ -205,11 +212,3 @@ def _settings(space: str, table: Any) -> Settings:
         return shape, classes
     read = read_table(table, "the network")
     return read.input or shape, (read.classifier and read.classifier.outputs) or classes
-
-
-def _other_activation(table: Any, space: Space, candidate: Candidate) -> str | None:
-    """The activation of a candidate's first layer, where a stage table says another."""
-    if not isinstance(table, Mapping) or "act" not in table:
-        return None
-    own = space.workload(candidate).operators[0].activation
-    return None if own == table["act"] else own

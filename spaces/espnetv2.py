@@ -168,11 +168,11 @@ def find_variant(space: Space, network: Any) -> dict[str, Option]:
         raise InvalidFileError(f"no variant of ESPNetv2: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     options = {d.name: d.options for d in space.decisions} | {n: (o,) for n, o in space.fixed.items()}
     chosen = {name: offered[-1] for name, offered in options.items()}
-    for number, (name, wanted, given) in enumerate(_wanted(variant)):
+    for name, wanted, given in _wanted(variant):
         found = next((o for o in options[name] if given(o) == wanted), None)
         if found is None:
             offered = ", ".join(map(str, options[name]))
-            raise LacksError(f"space {space.name!r} lacks it: {name} cannot give {wanted}; it offers {offered}", number)
+            raise LacksError(f"space {space.name!r} lacks it: {name} cannot give {wanted}; it offers {offered}", 1)
         chosen[name] = found
     return {d.name: chosen[d.name] for d in space.decisions}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,8 @@ def test_a_published_network_is_found_in_all_spaces_that_hold_it(hwnas: Hwnas, t
     out = tmp_path / "candidates.json"
     answer = hwnas("space", "check", write(tmp_path / "v2.yaml", MOBILENETV2), "--out", out)
     assert answer.code == 0, answer.out
-    for word in ("v2", "mobilenetv2, chamnet, mbconv", "3,504,872", "300,774,272", "yes", "3.4 M, 300 M"):
+    for word in ("v2", "mobilenetv2, chamnet ", "3,504,872", "300,774,272", "yes", "3.4 M, 300 M"):
         assert word in answer.out
-    assert "other activations" not in answer.out
     (written,) = json.loads(out.read_text()).values()
     space = space_from_spec(written["space"])
     candidate = space.decode(space.encode(written["candidate"]))
@@ -91,18 +91,62 @@ def test_what_the_closest_space_lacks_is_said(hwnas: Hwnas, tmp_path: Path) -> N
     assert line.startswith(
         "large kernels is in no space: space 'mobilenetv2' lacks it: its block 4 is 7×7, expansion 6"
     )
-    assert line.endswith("the space has no decision for that: kernel of s3b1 is always 3")
+    assert line.endswith("the space has no decision for that: kernel of s3b1 is always 3, not 7")
     assert json.loads((tmp_path / "none.json").read_text()) == {}
-    found = hwnas("space", "check", file)
+    silent = {k: v for k, v in without_kernels_of_seven().items() if k != "act"}
+    found = hwnas("space", "check", write(tmp_path / "silent.yaml", silent))
     assert found.code == 0
-    assert "mbconv" in found.out  # has kernels of 7
+    assert "mbconv" in found.out  # has kernels of 7, and ReLU
 
 
-def test_another_activation_is_said(hwnas: Hwnas, tmp_path: Path) -> None:
-    file = write(tmp_path / "net.yaml", MOBILENETV2 | {"act": "hswish"})
-    answer = hwnas("space", "check", file, "--space", "mobilenetv2")
-    assert answer.code == 0
-    assert "net has other activations: relu6 in space 'mobilenetv2'" in answer.out
+def test_other_activations_are_other_networks(hwnas: Hwnas, tmp_path: Path) -> None:
+    """Spaces that hold the layers with ReLU alone do not count, whatever the images."""
+    silent = {k: v for k, v in MOBILENETV2.items() if k != "act"}
+    large = MOBILENETV2 | {"input": [3, 256, 256]}
+    nets = {"silent": silent, "hard": MOBILENETV2 | {"act": "hswish"}, "large": large}
+    answer = hwnas("space", "check", write(tmp_path / "nets.yaml", nets))
+    assert answer.code == 1
+    (row,) = lines(answer.out, "silent")
+    assert "mbconv" in row[1]
+    hard, *others, large_one, _, _ = answer.out.splitlines()[-6:]
+    assert (
+        hard == "hard is in no space: space 'mobilenetv2' lacks it: its stem's activation is hswish, the space's relu6"
+    )
+    assert [line[:8] for line in others] == ["  space "] * 2
+    assert "'mobilenetv2' lacks it: its images have a side of 256, but resolution offers 96, 128, 160" in large_one
+
+
+FAMILIES: list[tuple[str, str, dict[str, Any], str]] = [
+    ("fbnet", "fbnet-c", {"kernel": 7}, "none has kernel 7"),
+    ("fbnet", "fbnet-b", {"groups": 2}, "none has expansion 6 with groups 2"),
+    ("proxylessnas", "proxyless-mobile", {"expansion": 4}, "none has expansion 4"),
+    ("mnasnet", "mnasnet-a1", {"se": 0.5}, "s6.se offers 0.0, 0.25: none has se 0.5"),
+    ("mobilenetv2", "mobilenetv2", {"kernel": 5}, "kernel of s6b1 is always 3, not 5"),
+    ("ofa_mobilenetv3", "ofa-largest", {"activation": "relu"}, "activation of s6b1 is always hswish, not relu"),
+]
+"""Spaces, a published network in each, what is changed where its last stride is, and what the space lacks then."""
+
+
+def test_the_space_of_a_networks_family_is_the_closest(hwnas: Hwnas, tmp_path: Path) -> None:
+    nets: dict[str, Any] = {}
+    for space, reference, change, _ in FAMILIES:
+        document = (files("hwnas.spaces") / "published" / f"{space}.yaml").read_text(encoding="utf-8")
+        table = yaml.safe_load(document)["references"][reference]
+        last = max(n for n, stage in enumerate(table["stages"]) if stage.get("stride") == 2)
+        stages = [{**stage, **change} if n == last else stage for n, stage in enumerate(table["stages"])]
+        nets[reference] = {**table, "stages": stages}
+    # ProxylessNAS's widths at 0.5: other spaces have them, but not its kernels and its activation.
+    rows = ((8, 1, 1), (16, 4, 2), (24, 4, 2), (40, 4, 2), (48, 4, 1), (96, 4, 2), (160, 1, 1))
+    stages = [{"kernel": 5, "expansion": 3, "channels": c, "repeats": n, "stride": s} for c, n, s in rows]
+    stages[0] |= {"kernel": 3, "expansion": 1}
+    stem, head = {"channels": 16, "stride": 2}, {"kernel": 1, "channels": 1280}
+    nets["half"] = {"act": "relu6", "stem": stem, "stages": stages, "head": head}
+    told = hwnas("space", "check", write(tmp_path / "nets.yaml", nets)).out.splitlines()
+    closest = dict(line.split(" is in no space: ") for line in told if not line.startswith("  "))
+    for space, reference, _, lacks in FAMILIES:
+        assert closest[reference].startswith(f"space '{space}' lacks it: its block ")
+        assert closest[reference].endswith(lacks)
+    assert closest["half"].startswith("space 'proxylessnas' lacks it: its stem has 16 channels, but stem.width offers")
 
 
 def test_a_network_is_found_in_a_space_of_ones_own(hwnas: Hwnas, tmp_path: Path) -> None:
