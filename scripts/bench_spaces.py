@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.scripts.network_files import Finder, FoundNetwork, WrittenNetwork, native_settings, read_networks
+from hwnas.spaces.blocks.cell_form import EDGES, OPERATIONS, published_string
 from hwnas.spaces.catalog import SPACES, load_space
 from hwnas.spaces.joint import DIMENSIONS
 from hwnas.spaces.space import Space
@@ -43,11 +45,24 @@ def space_figures() -> dict[str, dict[str, float]]:
     """Of each space, at the images it was published for: size, decisions and slots, and how fast candidates are made.
 
     Sizes are decimal logarithms of the number of rows; joint means all joint dimensions at their default options. Where
-    there are few rows, the different networks among them are counted.
+    there are few rows, the different networks among them are counted; of NAS-Bench-201, the strings by which its paper
+    counts them, too.
     Speeds are of the joint space, medians of repeats: rows drawn in canonical form, workloads of random rows, and the
     PyTorch module of the first reference.
     """
     return {name: _figures(*(_load(name, joint) for joint in ((), DIMENSIONS))) for name in SPACES}
+
+
+def strings_line(cells: dict[str, float]) -> str:
+    """How the networks of NAS-Bench-201 are counted here and in its paper, of its `space_figures`, and why they differ.
+
+    See `hwnas.spaces.blocks.cell_form`.
+    """
+    return (
+        f"nasbench201 has {cells['different_networks']:,} different networks; its paper counts "
+        f"{cells['published_strings']:,} strings, of which some compute the same (x and x + 0, sums in another order), "
+        "and some stand for several networks (a convolution read twice is written as two)"
+    )
 
 
 def network_figures(path: Path) -> dict[str, dict[str, Any]]:
@@ -84,6 +99,7 @@ def _figures(plain: Space, joint: Space) -> dict[str, float]:
     return {
         "log10_size": round(plain.log10_size, 2),
         **({"different_networks": _different(plain)} if plain.sizes.prod(dtype=float) <= COUNTABLE else {}),
+        **({"published_strings": _published_strings()} if plain.name == "nasbench201" else {}),
         "log10_size_joint": round(joint.log10_size, 2),
         "decisions": len(plain.decisions),
         "decisions_joint": len(joint.decisions),
@@ -100,6 +116,11 @@ def _different(space: Space) -> int:
     """Networks of a space that differ: rows in canonical form."""
     rows = np.indices(tuple(map(int, space.sizes))).reshape(len(space.sizes), -1).T
     return len(np.unique(space.canonical(rows.astype(np.int16)), axis=0))
+
+
+def _published_strings() -> int:
+    """Cells of NAS-Bench-201 that differ by the account of its paper."""
+    return len({published_string(cell) for cell in product(OPERATIONS, repeat=len(EDGES))})
 
 
 def _seconds(work: Callable[[], object]) -> float:

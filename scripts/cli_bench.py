@@ -143,7 +143,7 @@ def energy(
 def spaces(data: Path | None) -> None:
     """Sizes and speeds of spaces, the published networks in them, and tables of FBNet's blocks from few networks."""
     from hwnas.scripts.bench_blocks import block_figures
-    from hwnas.scripts.bench_spaces import network_figures, space_figures
+    from hwnas.scripts.bench_spaces import network_figures, space_figures, strings_line
     from hwnas.scripts.figures_table import print_figures
 
     figures: dict[str, Any] = {}
@@ -162,4 +162,7 @@ def spaces(data: Path | None) -> None:
         for ceiling, heading in ((False, f"FBNet's blocks {title}"), (True, "the best sum over blocks")):
             part = {d: {k: v for k, v in row.items() if k.startswith("ceiling_") is ceiling} for d, row in rows.items()}
             print_figures(part, heading)
-    print_figures(figures["spaces"], "spaces")
+    rows = {s: {k: v for k, v in row.items() if k != "published_strings"} for s, row in figures["spaces"].items()}
+    print_figures(rows, "spaces")
+    if "nasbench201" in rows:
+        click.echo(strings_line(figures["spaces"]["nasbench201"]), err=True)

@@ -108,7 +108,7 @@ def test_more_networks_than_half_of_the_table_are_refused(tmp_path: Path) -> Non
 def test_the_command_has_spaces_networks_and_blocks(
     hwnas: Hwnas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_spaces, "SPACES", {"mobilenetv2": SPACES["mobilenetv2"]})
+    monkeypatch.setattr(bench_spaces, "SPACES", {name: SPACES[name] for name in ("mobilenetv2", "nasbench201")})
     monkeypatch.setattr(bench_spaces, "REPEATS", 1)
     monkeypatch.setattr(bench_spaces, "SAMPLED", 50)
     monkeypatch.setattr(bench_spaces, "LOWERED", 2)
@@ -124,6 +124,10 @@ def test_the_command_has_spaces_networks_and_blocks(
     assert own["log10_size_joint"] > own["log10_size"]
     assert own["decisions"] == 2
     assert own["different_networks"] == 30
+    assert "published_strings" not in own
+    cells = found["spaces"]["nasbench201"]
+    assert (cells["different_networks"], cells["published_strings"]) == (5260, 6466)
+    assert "nasbench201 has 5,260 different networks; its paper counts 6,466 strings, of which some" in answer.err
     assert own["samples_per_second"] > 0
     v2 = found["networks"]["v2"]
     assert (v2["params"], v2["macs"], v2["equal"], v2["space"]) == (3_504_872, 300_774_272, True, "mobilenetv2")
