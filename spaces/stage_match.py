@@ -111,14 +111,13 @@ class _Search:
         self.rows = rows
         self.offers = offers
         self.reason = ""
-        self._best = (BEFORE, ENDS, 0)
+        self._best = (BEFORE, -1)
         self._counts = [f"{s.name} offers {', '.join(map(str, s.counts(offers)))} blocks" for s in layout.stages]
 
-    def fail(self, reason: str, row: int, kind: int = LACKS, misses: int = 1) -> None:
-        """Keeps the reason of the attempt that came furthest: at that row the most telling, of fewest attributes."""
-        rank = (row, kind, -misses)
-        if rank > self._best or not self.reason:
-            self._best, self.reason = rank, reason
+    def fail(self, reason: str, row: int, kind: int = LACKS) -> None:
+        """Keeps the reason of the attempt that came furthest: the first of the most telling ones at that row."""
+        if (row, kind) > self._best:
+            self._best, self.reason = (row, kind), reason
 
     def agrees_in_squeeze(self) -> bool:
         """Whether what the table says of all squeeze-excites is what the space has."""
@@ -225,7 +224,7 @@ class _Search:
         for options in self.offers.completions(wanted.values(), chosen):
             solved = True
             yield options
-        if solved or (row, LACKS) < self._best[:2]:
+        if solved or (row, LACKS) <= self._best:
             return
         lacking = self.offers.lacking(wanted, chosen)
         place = f"{stage.name}b{index + 1}"
@@ -236,7 +235,7 @@ class _Search:
             self.fail(f"its {self._told(row)} is one more than fits; {self._counts[number - 1]}", row, STRIDES)
         else:
             why = "; ".join(self.offers.why(place, names, wanted, chosen) for names in lacking)
-            self.fail(f"its block {row + 1} is {block}; {why}", row, LACKS, len(lacking))
+            self.fail(f"its block {row + 1} is {block}; {why}", row)
 
     def _told(self, row: int) -> str:
         return f"block {row + 1} ({self.rows[row]})"

@@ -231,6 +231,22 @@ def test_gates_and_activations_are_compared_where_the_table_states_them() -> Non
         space.find(space, {**network, "act": "relu6"})
 
 
+def test_what_all_layers_depend_on_is_offered_where_it_lacks() -> None:
+    space = tiny(resolution=[8, 16], width_multiplier=[0.5, 1.0])
+    assert space.find is not None
+    stages = [{**MBCONV, "channels": 40, "stride": 2}]
+    with pytest.raises(
+        LacksError, match=r"s1.width offers 8, 16 and width_multiplier offers 0.5, 1.0: none has channels"
+    ):
+        space.find(space, {**TINY, "stages": stages})
+    with pytest.raises(
+        LacksError, match=r"its stem has 24 channels, but stem.width is always 8, width_multiplier offers"
+    ):
+        space.find(space, {**TINY, "stem": {"channels": 24}, "stages": stages, "input": [3, 8, 8]})
+    with pytest.raises(LacksError, match="its images have a side of 32, but resolution offers 8, 16"):
+        space.find(space, {**TINY, "stages": stages, "input": [3, 32, 32]})
+
+
 @pytest.mark.parametrize(
     ("changes", "misses"),
     [
