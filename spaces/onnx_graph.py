@@ -40,7 +40,8 @@ def to_onnx(
     """The network in evaluation mode as an ONNX model of input ``input`` (batch, c, h, w) and output ``logits``.
 
     Args:
-        network: Trained, its quantisers' ranges set.
+        network: Trained, its quantisers' ranges set, its biases snapped (`snap_biases`): others round otherwise in the
+            file than in the module.
         weights_8bit: Type of weights of exactly 8 bits in integer layers. As ``uint8`` they are shifted by their zero
             point 128, which changes no value.
         whole_bytes: Whether to store narrower weights as INT8, too, for runtimes that cannot read INT4, as ONNX Runtime
