@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from operator import le
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -119,7 +120,7 @@ def _add_units(make: Builder, level: int, x: Tensor, limit: Value, image: Image)
     depth = make.choose(f"level{level}.depth", DEPTHS[level])
     held = image.held if level < LAST_REINFORCED else Constant(0)
     for index in range(1, max(DEPTHS[level]) + 1):
-        add_unit(make, f"level{level}b{index}", x, limit, held, make.where((), depth, partial(_reaches, index)))
+        add_unit(make, f"level{level}b{index}", x, limit, held, make.where((), depth, partial(le, index)))
 
 
 def _add_head(make: Builder, x: Tensor) -> Tensor:
@@ -150,10 +151,6 @@ def level_channels(base: int, multiplier: float, level: int) -> int:
     return to_multiple(base * 2 ** (level - 2) * multiplier, CHANNEL_MULTIPLE)
 
 
-def _reaches(index: int, depth: int) -> bool:
-    return depth >= index
-
-
 def find_variant(space: Space, network: Any) -> dict[str, Option]:
     """The options of the space's decisions that make a `Variant`, in float32 and nothing removed.
 
@@ -166,15 +163,14 @@ def find_variant(space: Space, network: Any) -> dict[str, Option]:
     except (TypeError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         raise InvalidFileError(f"no variant of ESPNetv2: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    options = {d.name: d.options for d in space.decisions} | {n: (o,) for n, o in space.fixed.items()}
-    chosen = {name: offered[-1] for name, offered in options.items()}
+    chosen: dict[str, Option] = {}
     for name, wanted, given in _wanted(variant):
-        found = next((o for o in options[name] if given(o) == wanted), None)
+        found = next((o for o in space.options[name] if given(o) == wanted), None)
         if found is None:
-            offered = ", ".join(map(str, options[name]))
+            offered = ", ".join(map(str, space.options[name]))
             raise LacksError(f"space {space.name!r} lacks it: {name} cannot give {wanted}; it offers {offered}", 1)
         chosen[name] = found
-    return {d.name: chosen[d.name] for d in space.decisions}
+    return space.completed(chosen)
 
 
 def _wanted(variant: Variant) -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:

@@ -42,7 +42,7 @@ from hwnas.spaces.blocks.reduction import add_reduction
 from hwnas.spaces.blocks.shapes import Size, halved, shares
 from hwnas.spaces.builder import Builder, Tensor
 from hwnas.spaces.decision import Option
-from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
+from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.space import Space
 from hwnas.spaces.value import compute
@@ -112,19 +112,4 @@ def _find(space: Space, cell: Any) -> dict[str, Option]:
     """
     if not isinstance(cell, str):
         raise InvalidFileError(f"a cell is a string such as {write_cell(REFERENCES['all_conv3x3'])}")
-    operations = read_cell(cell)
-    for decision, operation in zip(DECISIONS, operations, strict=True):
-        options = (
-            (space.fixed[decision],) if decision in space.fixed else space.decisions[space.column(decision)].options
-        )
-        if operation not in options:
-            raise InvalidSpaceError(
-                f"space {space.name!r} lacks it: {decision} offers {', '.join(map(str, options))}, not {operation}"
-            )
-    return _options(space, operations)
-
-
-def _options(space: Space, cell: Cell) -> dict[str, Option]:
-    """The cell's operations, and the last options of all other decisions."""
-    chosen = dict(zip(DECISIONS, cell, strict=True))
-    return {d.name: chosen.get(d.name, d.options[-1]) for d in space.decisions}
+    return space.completed(dict(zip(DECISIONS, read_cell(cell), strict=True)))

@@ -23,10 +23,10 @@ from typing import Any
 
 from hwnas.spaces.blocks.basic_block import BasicBlock
 from hwnas.spaces.blocks.plain import Convolution, add_classifier, add_input, add_pool
-from hwnas.spaces.blocks.shapes import halved, kept_channels
+from hwnas.spaces.blocks.shapes import halved, shares
 from hwnas.spaces.builder import Builder, Conditions, Tensor
 from hwnas.spaces.decision import Option
-from hwnas.spaces.errors import InvalidSpaceError, UnknownNameError
+from hwnas.spaces.errors import UnknownNameError
 from hwnas.spaces.space import Space
 from hwnas.spaces.stage_table import NOTES
 from hwnas.spaces.value import compute
@@ -84,23 +84,15 @@ def find_resnet(space: Space, network: Mapping[str, Any]) -> dict[str, Option]:
         UnknownNameError: A key that is none of these.
         InvalidSpaceError: The space does not hold it; says which decision lacks what.
     """
-    options = {d.name: d.options for d in space.decisions} | {n: (o,) for n, o in space.fixed.items()}
-    kinds = {name.rpartition(".")[2] for name in options}
+    kinds = {name.rpartition(".")[2] for name in space.options}
     known = ["blocks_per_stage", *(kind for kind in DENSE if kind in kinds)]
     for key in network:
         if key not in (*known, *NOTES):
             raise UnknownNameError("key of a residual network:", key, known)
-    wanted: dict[str, Any] = {f"s{number}.width": width for number, width in enumerate(WIDTHS, 1)}
     of_kind = {**DENSE, **network, "depth": network.get("blocks_per_stage")}
-    found: dict[str, Option] = {}
-    for name, offered in options.items():
-        option = wanted.get(name, of_kind.get(name.rpartition(".")[2], offered[-1]))
-        if option not in offered:
-            raise InvalidSpaceError(
-                f"space {space.name!r} lacks it: {name} offers {', '.join(map(str, offered))}, not {option}"
-            )
-        found[name] = option
-    return {d.name: found[d.name] for d in space.decisions}
+    named = {name: name.rpartition(".")[2] for name in space.options}
+    chosen = {name: of_kind[kind] for name, kind in named.items() if kind in of_kind}
+    return space.completed(chosen | {f"s{number}.width": width for number, width in enumerate(WIDTHS, 1)})
 
 
 def _stage(make: Builder, number: int, width: int, x: Tensor, block: ChooseBlock) -> Tensor:
@@ -124,5 +116,5 @@ def _plain(_make: Builder, _name: str, stride: int, _when: Conditions) -> BasicB
     return BasicBlock(stride)
 
 
-def _widths(width: int, shares: Sequence[float]) -> list[int]:
-    return sorted({kept_channels(width * wider, share) for wider in WIDER for share in shares})
+def _widths(width: int, keep: Sequence[float]) -> list[int]:
+    return sorted({channels for wider in WIDER for channels in shares(width * wider, keep)})

@@ -151,6 +151,23 @@ class Space:
         """Decimal logarithm of the number of rows; equal networks are counted as often as they can be written."""
         return float(np.log10(self.sizes).sum())
 
+    @cached_property
+    def options(self) -> dict[str, tuple[Option, ...]]:
+        """The options of each decision by name, the single ones of those that are fixed, too."""
+        return {d.name: d.options for d in self.decisions} | {name: (option,) for name, option in self.fixed.items()}
+
+    def completed(self, chosen: Mapping[str, Option]) -> dict[str, Option]:
+        """The options of all decisions: those chosen, and of the others the last, in float32 and nothing removed.
+
+        Raises:
+            InvalidSpaceError: A decision does not offer what was chosen; says what it offers.
+        """
+        for name, option in chosen.items():
+            if option not in self.options[name]:
+                offered = ", ".join(map(str, self.options[name]))
+                raise InvalidSpaceError(f"space {self.name!r} lacks it: {name} offers {offered}, not {option}")
+        return {d.name: chosen.get(d.name, d.options[-1]) for d in self.decisions}
+
     def column(self, decision: str) -> int:
         """The column of a decision; raises `UnknownNameError` with the nearest valid name."""
         if decision not in self._column:

@@ -90,13 +90,12 @@ def find_candidate(layout: Layout, space: Space, network: StageTable) -> dict[st
     """
     rows = rows_of(network)
     wholes = {reads(v)[0]: v for v in (layout.resolution, layout.multiplier) if v is not None}
-    options = {d.name: d.options for d in space.decisions} | {n: (o,) for n, o in space.fixed.items()}
-    search = _Search(layout, network, rows, Offers(options, tuple(wholes)))
+    search = _Search(layout, network, rows, Offers(space.options, tuple(wholes)))
     if search.agrees_in_squeeze():
-        for choice in product(*(options[name][::-1] for name in wholes)):
+        for choice in product(*(space.options[name][::-1] for name in wholes)):
             found = next(search.solutions(dict(zip(wholes, choice, strict=True))), None)
             if found is not None:
-                return {d.name: found.get(d.name, d.options[-1]) for d in space.decisions}
+                return space.completed(found)
     misses = distance(layout, search.offers, network, rows)
     raise LacksError(f"space {space.name!r} lacks it: {search.reason}", misses)
 

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import le
 from typing import Any
 
-from hwnas.spaces.blocks.inverted_residual import InvertedResidual, hidden_channels, hidden_kind
+from hwnas.spaces.blocks.inverted_residual import InvertedResidual, expands, hidden_channels, hidden_kind
 from hwnas.spaces.blocks.plain import Convolution, add_classifier, add_input, add_pool
 from hwnas.spaces.blocks.residual import adds
 from hwnas.spaces.blocks.shapes import Size, halved, scaled, shares
@@ -123,7 +124,7 @@ class _StageSpace:
             keep = self._shared_keep(name, shared, entered, y, stage.stride, depth)
         for index in range(1, max(stage.repeats) + 1):
             block = f"{name}b{index}"
-            within = make.where((), depth, partial(_reaches, index))
+            within = make.where((), depth, partial(le, index))
             may_skip = skips is not None and (index > 1 or first_may_skip)
             own = shared or self._attributes(block, stage, within, skip=may_skip)
             self._block(block, stage, own, stage.stride if index == 1 else 1, x, y, within, keep)
@@ -185,7 +186,7 @@ class _StageSpace:
     ) -> Value:
         """The share of hidden channels that all blocks of a stage keep; says which choices are one network."""
         make, expansion = self.make, own["expansion"]
-        when = make.where(make.where((), own["op"], _is_mbconv), expansion, _above_one)
+        when = make.where(make.where((), own["op"], _is_mbconv), expansion, expands)
         keep = make.choose(f"{name}.keep", make.joint.keep, when)
         kinds = [compute(hidden_kind, expansion, compute(hidden_channels, t.channels, expansion, keep)) for t in (x, y)]
         decided = set(reads(expansion))
@@ -242,10 +243,6 @@ def _grown(channels: int, multiplier: float) -> int:
     return scaled(channels, max(1.0, multiplier))
 
 
-def _reaches(index: int, depth: int) -> bool:
-    return depth >= index
-
-
 def _is_mbconv(op: str) -> bool:
     return op == "mbconv"
 
@@ -256,10 +253,6 @@ def _is_conv(op: str) -> bool:
 
 def _has_kernel(op: str) -> bool:
     return op != "skip"
-
-
-def _above_one(expansion: int) -> bool:
-    return expansion > 1
 
 
 def _first_and_rest(depth: int, first: Any, rest: Any, *others: Any) -> tuple[Any, ...]:

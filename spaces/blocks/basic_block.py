@@ -21,8 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hwnas.spaces.blocks.residual import widest
-from hwnas.spaces.blocks.shapes import Size, halved, kept_channels, tensor_bytes, value_bytes
+from hwnas.spaces.blocks.residual import bits_added, waits_beside
+from hwnas.spaces.blocks.shapes import Size, halved, kept_channels, tensor_bytes
 from hwnas.spaces.blocks.ugconv import between_transforms, effective_transform, last_name
 from hwnas.spaces.builder import Builder, Conditions, Layer, Tensor
 from hwnas.spaces.operator import ENTRY, Activation, Operator
@@ -69,8 +69,7 @@ class BasicBlock:
         size = compute(halved, x.size, self.stride)
         shortcut = compute(shortcut_kind, self.stride, x.channels, y.channels)
         waits = compute(_waits, shortcut, y.channels, size, x.bits)
-        # An integer addition needs two integer inputs, so the wider one counts.
-        added = compute(widest, compute(_adds, shortcut), x.bits, y.bits)
+        entered = compute(bits_added, compute(_adds, shortcut), x.bits)
         make.slot(f"{name}.conv1", first_layer, x.channels, hidden, self.stride, self.groups,
                   compute(_on_both_sides, transform), x.size, x.bits, first.weight_bits,
                   self._sparsity(make, first, x.channels), bits, shortcut, when=when)  # fmt: skip
@@ -79,7 +78,7 @@ class BasicBlock:
                       compute(tensor_bytes, hidden, size, bits), when=when)  # fmt: skip
         make.slot(f"{name}.conv2", second_layer, hidden, y.channels, self.groups, transform, size, bits,
                   second.weight_bits, self._sparsity(make, second, hidden), y.bits, waits, when=when)  # fmt: skip
-        make.slot(f"{name}.add", add, shortcut, transform, y.channels, size, x.bits, added, y.bits, when=when)
+        make.slot(f"{name}.add", add, shortcut, transform, y.channels, size, entered, y.bits, when=when)
 
     def _sparsity(self, make: Builder, layer: Layer, channels: Any) -> Value:
         sparsity = compute(_unless_depthwise, layer.sparsity, channels, self.groups)
@@ -130,18 +129,16 @@ def second_layer(
 
 
 def add(
-    name: str, shortcut: Shortcut, transform: str, channels: int, size: Size, a_in: int, added: int, a_out: int
+    name: str, shortcut: Shortcut, transform: str, channels: int, size: Size, a_in: int, a_out: int
 ) -> tuple[Operator, ...]:
     """The sum of the second convolution and the shortcut, and its activation."""
     if shortcut == "none":
         return ()
     inputs = (last_name(f"{name}.conv2", transform), f"{name}.shortcut" if shortcut == "pad" else f"{ENTRY}{name}")
-    # What the wider input adds to the bytes of the first is taken off what is held.
-    held = channels * size[0] * size[1] * (value_bytes(a_in) + value_bytes(a_out) - value_bytes(added))
     return (
         Operator(
-            "add", channels, channels, size, size, in_bits=added, out_bits=a_out, activation="relu",
-            name=f"{name}.add", inputs=inputs, held_bytes=held,
+            "add", channels, channels, size, size, in_bits=max(a_in, a_out), out_bits=a_out, activation="relu",
+            name=f"{name}.add", inputs=inputs, held_bytes=waits_beside(channels, size, a_in, a_out),
         ),
     )  # fmt: skip
 

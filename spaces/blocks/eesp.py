@@ -18,6 +18,7 @@ Outputs of the units of a level share channels and precision, as additions need 
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import add as plus
 
 from hwnas.spaces.blocks.shapes import Size, halved, tensor_bytes, to_multiple
 from hwnas.spaces.builder import Builder, Conditions, Tensor
@@ -107,17 +108,13 @@ def add_unit(make: Builder, name: str, x: Tensor, limit: Value, held: Value, whe
         when: Conditions under which it exists.
     """
     entered = compute(tensor_bytes, x.channels, x.size, x.bits)
-    add_pyramid(make, name, x, x, limit, held, compute(_plus, held, entered), when, stride=1)
+    add_pyramid(make, name, x, x, limit, held, compute(plus, held, entered), when, stride=1)
     make.slot(f"{name}.add", add_entered, x.channels, x.size, x.bits, held, when=when)
     make.slot(f"{name}.activate", activate, x.channels, x.size, x.bits, held, 0, when=when)
 
 
 def _all_branches(channels: int) -> int:
     return BRANCHES * channels
-
-
-def _plus(a: int, b: int) -> int:
-    return a + b
 
 
 def reduce_layer(

@@ -21,6 +21,8 @@ it anew, to the same values; and the image is averaged before anything else, so 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import add as plus
+from operator import sub as minus
 
 from hwnas.spaces.blocks.eesp import activate, add, add_pyramid
 from hwnas.spaces.blocks.shapes import Size, halved, tensor_bytes
@@ -77,8 +79,8 @@ def add_downsampler(
     pooled = replace(y, channels=x.channels)
     during = image.held if image else Constant(0)
     after = during if again else Constant(0)
-    held = compute(_plus, during, tensor_value(pooled))
-    added = compute(_minus, y.channels, x.channels)
+    held = compute(plus, during, tensor_value(pooled))
+    added = compute(minus, y.channels, x.channels)
     make.slot(f"{name}.pool", pool_entered, x.channels, x.size, x.bits, y.bits, during)
     add_pyramid(make, name, x, replace(y, channels=added), limit, held, held, stride=2)
     make.slot(f"{name}.join", join, x.channels, y.channels, y.size, y.bits, during)
@@ -107,14 +109,6 @@ def _halved_times(size: Size, times: int) -> Size:
     for _ in range(times):
         size = halved(size, 2)
     return size
-
-
-def _plus(a: int, b: int) -> int:
-    return a + b
-
-
-def _minus(a: int, b: int) -> int:
-    return a - b
 
 
 def image_pools(

@@ -68,11 +68,11 @@ class InvertedResidual:
             apart: What else tells blocks of equal layers apart.
         """
         expansion = value(self.expansion)
-        expands = make.where(when, expansion, _expands)
+        expanded = make.where(when, expansion, expands)
         shared = keep is not None
-        keep = make.choose(f"{name}.keep", make.joint.keep, expands) if keep is None else keep
-        expand = make.layer(f"{name}.expand", expands)
-        act_mid = make.choose(f"{name}.expand.act_bits", make.joint.act_bits, expands)
+        keep = make.choose(f"{name}.keep", make.joint.keep, expanded) if keep is None else keep
+        expand = make.layer(f"{name}.expand", expanded)
+        act_mid = make.choose(f"{name}.expand.act_bits", make.joint.act_bits, expanded)
         depthwise = make.layer(f"{name}.depthwise", when, ranked=False, dense=True)
         act_hidden = make.choose(f"{name}.depthwise.act_bits", make.joint.act_bits, when)
         project = make.layer(f"{name}.project", when)
@@ -100,7 +100,7 @@ class InvertedResidual:
 
         activation, gate = Constant(self.activation), Constant(self.gate)
         make.slot(f"{name}.expand", expand_layer, x.channels, hidden, expansion, self.groups, x.size, x.bits,
-                  expand.weight_bits, expand.sparsity, expand_rank, act_mid, activation, when=expands)  # fmt: skip
+                  expand.weight_bits, expand.sparsity, expand_rank, act_mid, activation, when=expanded)  # fmt: skip
         read = compute(_either, expansion, act_mid, x.bits)
         beside = compute(_beside, expansion, held)
         make.slot(f"{name}.depthwise", depthwise_layer, hidden, self.kernel, self.stride, x.size, read,
@@ -121,7 +121,8 @@ def hidden_channels(channels: int, expansion: int, keep: float) -> int:
     return channels if expansion == 1 else kept_channels(channels * expansion, keep)
 
 
-def _expands(expansion: int) -> bool:
+def expands(expansion: int) -> bool:
+    """Whether a block has an expand layer."""
     return expansion > 1
 
 

@@ -19,20 +19,26 @@ def adds(residual: Residual, stride: int, cin: int, cout: int) -> Residual:
     return residual if stride == 1 and cin == cout else False
 
 
-def widest(residual: Residual, a_in: int, a_out: int) -> int:
-    """Bits of what an addition reads, for which both inputs are turned into the wider one's; 0 where there is none."""
-    return max(a_in, a_out) if residual else 0
-
-
 def bits_added(residual: Residual, a_in: int) -> int:
     """Bits of the input that is added; 0 where none is."""
     return a_in if residual else 0
+
+
+def waits_beside(channels: int, size: Size, a_in: int, a_out: int) -> int:
+    """Bytes of what is added that its operator does not count itself.
+
+    An addition counts its first input in the wider one's bits: what that adds is taken off what is held.
+    """
+    entered, written, read = (tensor_bytes(channels, size, bits) for bits in (a_in, a_out, max(a_in, a_out)))
+    return entered + written - read
 
 
 def add_residual(
     name: str, source: str, residual: Residual, channels: int, size: Size, a_in: int, a_out: int
 ) -> tuple[Operator, ...]:
     """The addition to what ``source``, the operator before, wrote; none where nothing is added.
+
+    An integer addition needs two integer inputs, so both are turned into the wider one's bits.
 
     Args:
         name: Of the block.
@@ -43,19 +49,16 @@ def add_residual(
     """
     if not residual:
         return ()
-    added = widest(residual, a_in, a_out)
-    entered, written, read = (tensor_bytes(channels, size, bits) for bits in (a_in, a_out, added))
     inputs = (PREVIOUS, f"{ENTRY}{name}")
     pools: tuple[Operator, ...] = ()
     if residual == "pool":
         pools = (
             Operator("pool", channels, channels, size, size, 3, in_bits=a_in, out_bits=a_in, name=f"{name}.skip",
-                     inputs=inputs[1:], held_bytes=written),
+                     inputs=inputs[1:], held_bytes=tensor_bytes(channels, size, a_out)),
         )  # fmt: skip
         inputs = (source, PREVIOUS)
-    # What the wider input adds to the bytes of the first is taken off what is held.
     return (
         *pools,
-        Operator("add", channels, channels, size, size, in_bits=added, out_bits=a_out, name=f"{name}.add",
-                 inputs=inputs, held_bytes=entered + written - read),
+        Operator("add", channels, channels, size, size, in_bits=max(a_in, a_out), out_bits=a_out, name=f"{name}.add",
+                 inputs=inputs, held_bytes=waits_beside(channels, size, a_in, a_out)),
     )  # fmt: skip
