@@ -13,9 +13,6 @@ import click
 if TYPE_CHECKING:
     from hwnas.scripts.network_files import FoundNetwork, MissingNetwork
 
-WIDE = 132
-"""Columns of a table that no terminal cuts."""
-
 
 @click.group()
 def space() -> None:
@@ -29,9 +26,8 @@ def space() -> None:
 @click.option("--classes", type=int, help="Classes.  [default: as many as it was published for]")
 def show(name: str, joint: str | None, input_shape: str | None, classes: int | None) -> None:
     """Say what the space NAME offers: a name, a YAML file, or package.module:function."""
-    from rich.console import Console
-
     from hwnas.scripts.cli_space import chosen_space
+    from hwnas.scripts.consoles import table_console
     from hwnas.scripts.network_files import native_settings
     from hwnas.scripts.space_tables import architecture_table, joint_table, references_table, whole_layers
 
@@ -40,7 +36,7 @@ def show(name: str, joint: str | None, input_shape: str | None, classes: int | N
     count = native_classes if classes is None else classes
     found = chosen_space(name, shape, count, joint)
     plain = chosen_space(name, shape, count, "")
-    console = Console()
+    console = table_console()
     console.print(
         f"{plain.name}, for images of {'×'.join(map(str, plain.input_shape))} and {plain.num_classes} classes\n"
         f"10^{plain.log10_size:.1f} rows of {len(plain.decisions)} decisions in {len(plain.slots)} slots",
@@ -88,12 +84,12 @@ def check(file: Path, space_name: str | None, out: Path | None) -> None:
 
 
 def _print(results: Sequence[FoundNetwork | MissingNetwork]) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
 
+    from hwnas.scripts.consoles import table_console
     from hwnas.scripts.network_files import FoundNetwork
 
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console = table_console()
     table = Table(
         Column("network", no_wrap=True),
         "space",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
-WIDE = 200
-"""Columns where no terminal cuts a table."""
+from hwnas.scripts.consoles import table_console
 
 
 def print_figures(ways: Mapping[str, Mapping[str, float | str]], title: str = "") -> None:
@@ -20,7 +17,7 @@ def print_figures(ways: Mapping[str, Mapping[str, float | str]], title: str = ""
         table.add_column(name.replace("_", " "), justify="right")
     for way, figures in ways.items():
         table.add_row(way, *(_text(figures[name]) if name in figures else "" for name in names))
-    Console(stderr=True, width=None if sys.stderr.isatty() else WIDE).print(table)
+    table_console(stderr=True).print(table)
 
 
 def _text(figure: float | str) -> str:
