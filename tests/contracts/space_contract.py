@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Hashable
-from typing import ClassVar
+from collections.abc import Hashable, Mapping
+from functools import cache
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hwnas.spaces import Candidate, Space
+from hwnas.spaces import Candidate, Space, load_space
 from hwnas.spaces.errors import InvalidCandidateError, UnknownNameError
 from hwnas.spaces.space import Rows
 from hwnas.spaces.variation import crossover, decision_kinds, mutate, sample_coherent
@@ -30,10 +31,17 @@ def raw_rows(space: Space, rng: np.random.Generator, n: int) -> Rows:
     return rng.integers(0, space.sizes, size=(n, len(space.decisions))).astype(np.int16)
 
 
+@cache
+def loaded(contract: type[SpaceContract]) -> Space:
+    """The space of a contract, once for all of its tests."""
+    return load_space(**contract.arguments)
+
+
 class SpaceContract(NetworkContract, CostContract):
-    """Subclass it, and set ``make``; the numbers say how much to try.
+    """Subclass it, and set ``arguments``; the numbers say how much to try.
 
     Attributes:
+        arguments: Of `load_space`.
         rows: How many to try.
         always: How the names of decisions end that keep all their options in canonical form, where they always matter.
         repeating: The last part of decisions' names, of which a network has many that offer the same.
@@ -41,20 +49,17 @@ class SpaceContract(NetworkContract, CostContract):
         mutants: How many of 40 mutants of a network differ from each other at least.
     """
 
+    arguments: ClassVar[Mapping[str, Any]]
     rows: ClassVar[int] = 800
     always: ClassVar[tuple[str, ...]] = ("depth", "width")
     repeating: ClassVar[str] = "kernel"
     redundant: ClassVar[float] = 0.5
     mutants: ClassVar[int] = 16
 
-    @staticmethod
-    def make() -> Space:
-        """The space under test."""
-        raise NotImplementedError
-
     @pytest.fixture
     def space(self) -> Space:
-        return self.make()
+        """The space under test."""
+        return loaded(type(self))
 
     @pytest.fixture
     def rng(self) -> np.random.Generator:
