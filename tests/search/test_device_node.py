@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,57 +15,24 @@ import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
-from hwnas.latency_tables.device import Device, list_devices, load_device
-from hwnas.latency_tables.device_files import device_files
+from hwnas.latency_tables.device import list_devices, load_device
 from hwnas.latency_tables.machine import machine_facts
-from hwnas.latency_tables.profiler import Plan
-from hwnas.latency_tables.timing import Protocol
 from hwnas.predictors.registration import covers
-from hwnas.predictors.registration_request import RegistrationRequest
-from hwnas.search import device_node, ray_cluster
+from hwnas.search import device_node
 from hwnas.search.device_node import register_on_node, verify_on_node
-from hwnas.search.observer import Observer
 from hwnas.search.ray_cluster import cluster, run_on_device
 from hwnas.spaces import load_space
 from hwnas.spaces.errors import (
     HwnasError,
-    InvalidFileError,
-    InvalidOptionError,
     NoisyMeasurementError,
     UnavailableError,
     UnknownNameError,
 )
 
-from .fixtures import digits_space, synthetic_device
+from .fixtures import synthetic_device
+from .node_requests import IMPOSSIBLE, LENIENT, NAME, PLAN, Heard, asked
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # nodes cannot import the tests
-NAME = "board"
-LENIENT = Protocol(rounds=2, burst_s=0.001, min_runs=2, warmup_runs=1, max_spread=1e9)
-PLAN = Plan(seconds=0.1, checks=3, min_networks=20, max_networks=24, profiled_networks=0, protocol=LENIENT)
-IMPOSSIBLE = replace(LENIENT, max_spread=-1.0, patience=1, max_wait_s=0.0)
-
-
-def asked(**changes: Any) -> RegistrationRequest:
-    spec = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=()).spec
-    return replace(RegistrationRequest(NAME, spec, plan=PLAN), **changes)
-
-
-class Heard(Observer):
-    """Keeps what it hears; ``then`` is called after each progress that comes from the node."""
-
-    def __init__(self, then: Callable[[str], object] = lambda _: None) -> None:
-        self.texts: list[str] = []
-        self.notes: list[str] = []
-        self.then = then
-
-    def progress(self, text: str, share: float) -> None:
-        assert 0 <= share <= 1
-        self.texts.append(text)
-        if len(self.texts) > 1:
-            self.then(text)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -281,72 +245,3 @@ def fail(progress: Any) -> None:
 def test_what_nobody_expected_keeps_its_traceback(nodes: Cluster) -> None:
     with cluster(address=nodes.address), pytest.raises(ZeroDivisionError, match="in fail\n"):
         run_on_device(NAME, fail, (), Heard())
-
-
-def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_: Any) -> None:
-        raise ConnectionError("Could not find any running Ray instance.")
-
-    monkeypatch.setattr(ray_cluster.ray, "init", init)
-    with pytest.raises(UnavailableError, match=r"^no Ray cluster can be joined at 'auto'; start one"):
-        register_on_node(asked(), [], "auto", Heard())
-
-
-def test_an_address_where_nobody_answers_is_refused_at_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(UnavailableError, match=rf"^no Ray cluster can be joined at '127\.0\.0\.1:{port}'"):
-        register_on_node(asked(), [], f"127.0.0.1:{port}", Heard())
-
-
-@pytest.mark.parametrize(
-    ("update", "spec"),
-    [
-        ({"name": "other", "simulated": False}, digits_space().spec),
-        ({"name": NAME, "simulated": True}, digits_space().spec),
-        ({"name": NAME, "simulated": False}, asked().spec),
-    ],
-)
-def test_what_is_not_the_device_asked_for_is_not_saved(
-    update: dict[str, Any], spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device = synthetic_device()
-    sent = device_files(replace(device, profile=device.profile.model_copy(update=update)))
-    monkeypatch.setattr(ray_cluster, "cluster", lambda **_: nullcontext())
-    monkeypatch.setattr(ray_cluster, "run_on_device", lambda *_: sent)
-    with pytest.raises(InvalidFileError, match="the node sent another device than 'board'"):
-        register_on_node(asked(spec=spec), [], "auto", Heard())
-    assert list_devices() == []
-
-
-@pytest.mark.parametrize(
-    ("before", "meanwhile", "said"),
-    [(None, 1.5, "registered"), (1.5, 2.5, "changed"), (1.5, None, "removed"), (1.5, 1.5, ""), (None, None, "")],
-)
-def test_what_another_command_did_meanwhile_is_not_overwritten(
-    before: float | None, meanwhile: float | None, said: str, devices: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A device is told from another by how long it was measured; None for none."""
-
-    def board(seconds: float) -> Device:
-        update = {"name": NAME, "simulated": False, "registration_seconds": seconds}
-        return replace(synthetic_device(), profile=synthetic_device().profile.model_copy(update=update))
-
-    def measure(*_: Any) -> dict[str, bytes]:
-        shutil.rmtree(devices, ignore_errors=True)
-        if meanwhile is not None:
-            board(meanwhile).save(devices / NAME)
-        return device_files(board(9.0))
-
-    if before is not None:
-        board(before).save(devices / NAME)
-    known = [load_device(name) for name in list_devices()]
-    monkeypatch.setattr(ray_cluster, "cluster", lambda **_: nullcontext())
-    monkeypatch.setattr(ray_cluster, "run_on_device", measure)
-    refused = pytest.raises(InvalidOptionError, match=rf"^board was {said} here .* not saved\. Type the command again$")
-    with refused if said else nullcontext():
-        register_on_node(asked(spec=digits_space().spec), known, "auto", Heard())
-    expected = meanwhile if said else 9.0
-    assert [load_device(name).profile.registration_seconds for name in list_devices()] == (
-        [] if expected is None else [expected]
-    )
