@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.scripts.network_files import Finder, FoundNetwork, WrittenNetwork, native_settings, read_networks
+from hwnas.scripts.network_files import Finder, FoundNetwork, WrittenNetwork, read_networks
 from hwnas.spaces.blocks.cell_form import EDGES, OPERATIONS, published_string
 from hwnas.spaces.catalog import SPACES, load_space
 from hwnas.spaces.joint import DIMENSIONS
@@ -50,7 +50,7 @@ def space_figures() -> dict[str, dict[str, float]]:
     Speeds are of the joint space, medians of repeats: rows drawn in canonical form, workloads of random rows, and the
     PyTorch module of the first reference.
     """
-    return {name: _figures(*(_load(name, joint) for joint in ((), DIMENSIONS))) for name in SPACES}
+    return {name: _figures(*(load_space(name, joint=joint) for joint in ((), DIMENSIONS))) for name in SPACES}
 
 
 def strings_line(cells: dict[str, float]) -> str:
@@ -87,11 +87,6 @@ def network_figures(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _load(name: str, joint: tuple[str, ...]) -> Space:
-    shape, classes = native_settings(name)
-    return load_space(name, input_shape=shape, num_classes=classes, joint=joint)
-
-
 def _figures(plain: Space, joint: Space) -> dict[str, float]:
     rng = np.random.default_rng(0)
     rows = joint.sample(rng, LOWERED)
@@ -107,7 +102,7 @@ def _figures(plain: Space, joint: Space) -> dict[str, float]:
         "slots_joint": len(joint.slots),
         "samples_per_second": round(SAMPLED / _seconds(lambda: joint.sample(rng, SAMPLED))),
         "workloads_per_second": round(LOWERED / _seconds(lambda: [joint.workload_of_row(row) for row in rows])),
-        "load_ms": round(1e3 * _seconds(lambda: _load(joint.name, DIMENSIONS)), 1),
+        "load_ms": round(1e3 * _seconds(lambda: load_space(joint.name, joint=DIMENSIONS)), 1),
         "build_ms": round(1e3 * _seconds(lambda: joint.build(reference)), 1),
     }
 

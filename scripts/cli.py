@@ -11,7 +11,7 @@ from hwnas.scripts.cli_device import device
 from hwnas.scripts.cli_kit import import_command, kit
 from hwnas.scripts.cli_measure import register, verify
 from hwnas.scripts.cli_search import export, report, search
-from hwnas.scripts.cli_spaces import space
+from hwnas.scripts.cli_space import space
 from hwnas.spaces.errors import HwnasError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
-from hwnas.scripts.cli_space import chosen_space, space_options
+from hwnas.scripts.space_options import DEFAULTS, chosen_space, space_options
 
 
 @click.command()
@@ -51,7 +51,7 @@ def kit(
 
     torch.set_num_threads(1)
     device_folder(name)
-    space = chosen_space(space_name, input_shape, classes, joint)
+    space = chosen_space(space_name, input_shape, classes, joint, DEFAULTS)
     plan = KitPlan(networks=networks, minutes=minutes)
     with TerminalObserver(Console()) as observer:
         observer.stage(f"Packing a kit for {name}")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from hwnas.scripts.cli_space import chosen_space, space_options
+from hwnas.scripts.space_options import DEFAULTS, chosen_space, space_options
 
 MIN_NETWORKS = 20
 """Fewer do not teach an additive model; see `hwnas.predictors.additive`."""
@@ -98,7 +98,7 @@ def register(
     settings = {"provider": provider, "threads": threads, "batch": batch}
     request = RegistrationRequest(
         name=name,
-        spec=chosen_space(space_name, input_shape, classes, joint).spec,
+        spec=chosen_space(space_name, input_shape, classes, joint, DEFAULTS).spec,
         runtime=runtime_name,
         settings=settings | ({"compiled": True} if compiled else {}),
         plan=_plan(seconds, held_out, networks),

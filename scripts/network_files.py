@@ -15,28 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.spaces.candidate import Candidate
-from hwnas.spaces.catalog import SPACES, load_space, named_space
+from hwnas.spaces.catalog import SPACES, load_space
 from hwnas.spaces.errors import HwnasError, InvalidFileError, InvalidSpaceError
 from hwnas.spaces.files import read_yaml
 from hwnas.spaces.space import Space
 from hwnas.spaces.stage_match import LacksError
 from hwnas.spaces.stage_table import read_table
 
-Settings = tuple[tuple[int, int, int], int]
-"""Channels, height, width of an image, and classes."""
+Settings = tuple[tuple[int, int, int] | None, int | None]
+"""Channels, height, width of an image, and classes; None for those that the space was published for."""
 
-SMALL_IMAGES = ("resnet_cifar", "nasbench201")
-"""Spaces published for images of 32×32 and ten classes; the others are for 224×224 and a thousand."""
 COUNTS = ("params", "macs")
 CLOSEST = 3
 """Spaces of which it is said what they lack."""
-
-
-def native_settings(space: str) -> Settings:
-    """The images and classes that a space's file says, or that it was published for."""
-    shape, classes = ((3, 32, 32), 10) if space in SMALL_IMAGES else ((3, 224, 224), 1000)
-    said = named_space(space)
-    return tuple(said.get("input_shape", shape)), said.get("num_classes", classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,17 +189,16 @@ class Finder:
         return MissingNetwork(network, (f"no space has networks that are written so ({told})",))
 
     def _space(self, name: str, network: WrittenNetwork) -> Space:
-        settings = _settings(name, network.table)
+        settings = _settings(network.table)
         if (name, settings) not in self._spaces:
             shape, classes = settings
             self._spaces[name, settings] = load_space(name, input_shape=shape, num_classes=classes, joint=())
         return self._spaces[name, settings]
 
 
-def _settings(space: str, table: Any) -> Settings:
-    """Those of a stage table where it has them, or those that the space was published for."""
-    shape, classes = native_settings(space)
+def _settings(table: Any) -> Settings:
+    """Those of a stage table, as far as it has them."""
     if not isinstance(table, Mapping) or "stages" not in table:
-        return shape, classes
+        return None, None
     read = read_table(table, "the network")
-    return read.input or shape, (read.classifier and read.classifier.outputs) or classes
+    return read.input, read.classifier.outputs if read.classifier else None

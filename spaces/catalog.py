@@ -33,6 +33,8 @@ SETTINGS: dict[str, Any] = {
     "joint": JOINT,
     "narrow": {},
 }
+SMALL_IMAGES = ("resnet_cifar", "ugconv", "nasbench201")
+"""Spaces published for images of 3×32×32 and ten classes; the others are for 3×224×224 and a thousand."""
 
 Maker = Callable[..., Space]
 """Makes a space of a `Builder`, and passes its keywords ``name``, ``spec``, ``input_shape``, ``num_classes`` on to
@@ -53,8 +55,8 @@ def load_space(
         name: A name from `SPACES`; or a path that ends in .yaml, .yml or .json; or ``package.module:function``, which
             is a `Maker`. The keys of a file are those of `StageTable` and the arguments of this function; arguments
             that are given here win, and both narrow.
-        input_shape: Channels, height, width of one image; 3×224×224 by default.
-        num_classes: Outputs of the classifier; 1000 by default.
+        input_shape: Channels, height, width of one image; by default those that the space was published for.
+        num_classes: Outputs of the classifier; by default as many as it was published for.
         joint: Dimensions searched with the architecture, among ``bits``, ``sparsity`` (of channels), ``density`` (of
             weights), ``rank``; or the options of each kind of decision, see `Joint`. By default `JOINT`.
         narrow: For patterns of decision names, such as ``s1b*.kernel``, the options that remain.
@@ -87,8 +89,9 @@ def named_space(name: str) -> dict[str, Any]:
 def space_from_spec(spec: Mapping[str, Any]) -> Space:
     """The space of a `Space.spec`; raises as `load_space`."""
     table = {k: v for k, v in spec.items() if k not in SETTINGS}
-    values = SETTINGS | {k: v for k, v in spec.items() if k in SETTINGS}
-    name = str(values["name"])
+    name = str(spec.get("name"))
+    small = {"input_shape": (3, 32, 32), "num_classes": 10} if name in SMALL_IMAGES else {}
+    values = SETTINGS | small | {k: v for k, v in spec.items() if k in SETTINGS}
     if "stages" in table:
         maker: Maker = partial(_from_document, table)
     else:
