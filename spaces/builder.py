@@ -14,6 +14,7 @@ from hwnas.spaces.slot import Lower, Slot, When
 from hwnas.spaces.space import Activity, Alias, Series, Space
 from hwnas.spaces.value import Constant, Value, compute, evaluate, reads, value
 from hwnas.spaces.value_table import tabulate
+from hwnas.spaces.variation import extremes
 
 Conditions = tuple[When, ...] | None
 """All must hold; None where they never do."""
@@ -177,7 +178,7 @@ class Builder:
 
         References are given by their options, where what they do not decide is the last one (float32, and nothing
         removed), or as ``published`` tables that ``find`` reads; a narrowed space may lack some of these, and one in
-        which something is always removed has none. Without any a large network is a reference, see `_large`.
+        which something is always removed has none. Without any the largest network is one, see `extremes`.
 
         Raises:
             InvalidSpaceError: A pattern to narrow that matches no decision, or a table that the space lacks.
@@ -206,7 +207,7 @@ class Builder:
         if find and published and not self.joint.removes_always:
             self._add_references(space, find, published)
         if not space.references:
-            space.references["largest"] = _large(space)
+            space.references["largest"] = dict(space.decode(extremes(space)[0]))
         return space
 
     def _add_references(
@@ -221,15 +222,3 @@ class Builder:
 
     def _same(self, name: str, other: str) -> bool:
         return self._decisions[name].options == self._decisions[other].options
-
-
-def _large(space: Space) -> dict[str, Option]:
-    """The last options of all that is ordered, and of each decision among names in turn the option of most MACs."""
-    options = {d.name: d.options[-1] for d in space.decisions}
-    macs = space.workload(options).macs
-    for decision in space.decisions:
-        for option in () if decision.ordinal else decision.options[:-1]:
-            changed = options | {decision.name: option}
-            if (more := space.workload(changed).macs) > macs:
-                options, macs = changed, more
-    return options

@@ -1,6 +1,8 @@
-"""Moves within a space: coherent draws, mutation, crossover. All return rows in canonical form."""
+"""Moves within a space: extremes, coherent draws, mutation, crossover. All return rows in canonical form."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,6 +20,30 @@ def decision_kinds(space: Space) -> dict[str, list[int]]:
     for column, decision in enumerate(space.decisions):
         kinds.setdefault(decision.name.rpartition(".")[2], []).append(column)
     return kinds
+
+
+@lru_cache(maxsize=16)
+def extremes(space: Space) -> Rows:
+    """The largest network and the smallest, in canonical form. Shape (2, decisions).
+
+    Ordinal decisions have their last and their first option. Those of mere categories, such as a block's kind, have the
+    option of most and of fewest multiply–accumulates, decision after decision; of equals the last and the first.
+    """
+    largest = (space.sizes - 1).astype(np.int16)
+    smallest = np.zeros_like(largest)
+    for column, decision in enumerate(space.decisions):
+        if not decision.ordinal:
+            macs = [_macs(space, largest, column, option) for option in range(len(decision.options))]
+            largest[column] = max(range(len(macs)), key=lambda option: (macs[option], option))
+            macs = [_macs(space, smallest, column, option) for option in range(len(macs))]
+            smallest[column] = min(range(len(macs)), key=macs.__getitem__)
+    return space.canonical(np.stack([largest, smallest]))
+
+
+def _macs(space: Space, row: Rows, column: int, option: int) -> int:
+    changed = row.copy()
+    changed[column] = option
+    return space.workload_of_row(space.canonical(changed[None])[0]).macs
 
 
 def sample_coherent(space: Space, rng: np.random.Generator, n: int) -> Rows:

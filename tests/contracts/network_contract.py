@@ -19,7 +19,7 @@ from hwnas.spaces.errors import HwnasError
 from hwnas.spaces.network import Network, module_name
 from hwnas.spaces.operator import NETWORK_INPUT, Operator
 from hwnas.spaces.space import Rows
-from hwnas.spaces.variation import sample_coherent
+from hwnas.spaces.variation import extremes, sample_coherent
 
 MAX_BACKWARD_S = 5.0
 
@@ -42,18 +42,6 @@ def identity(workload: Workload) -> Hashable:
     return tuple(
         (o, o.affine, renamed(o.name), tuple(map(renamed, o.inputs)), o.held_bytes) for o in workload.operators
     )
-
-
-def smallest(space: Space) -> Rows:
-    """First options: the shallowest, thinnest network. Shape (decisions,)."""
-    row: Rows = space.canonical(np.zeros((1, len(space.decisions)), dtype=np.int16))[0]
-    return row
-
-
-def largest(space: Space) -> Rows:
-    """Last options: the deepest, widest network. Shape (decisions,)."""
-    row: Rows = space.canonical((space.sizes - 1).astype(np.int16)[None])[0]
-    return row
 
 
 @dataclass
@@ -247,12 +235,12 @@ class NetworkContract:
             assert identity(space.workload(space.decode(row))) == identity(space.workload_of_row(row))
 
     def test_peak_memory_agrees_with_what_operators_say_they_hold(self, space: Space, rng: np.random.Generator) -> None:
-        for row in [smallest(space), largest(space), *space.sample(rng, 150), *sample_coherent(space, rng, 50)]:
+        for row in [*extremes(space), *space.sample(rng, 150), *sample_coherent(space, rng, 50)]:
             workload = space.workload_of_row(row)
             assert workload.peak_memory_bytes == max(o.live_bytes for o in workload.operators)
 
     def test_built_networks_are_their_workloads(self, space: Space, rng: np.random.Generator) -> None:
-        rows = [smallest(space), space.encode(space.reference()), *space.sample(rng, self.networks)]
+        rows = [extremes(space)[1], space.encode(space.reference()), *space.sample(rng, self.networks)]
         for row in [*rows, *sample_coherent(space, rng, 2)]:
             workload, network = space.workload_of_row(row), settled(space, row)
             assert identity(network.workload) == identity(workload)
@@ -260,7 +248,7 @@ class NetworkContract:
             assert check_network(network, images).shape == (1, space.num_classes)
 
     def test_smallest_and_largest_network_train(self, space: Space) -> None:
-        for row in (smallest(space), largest(space)):
+        for row in extremes(space):
             reached: dict[str, bool] = {}
             trained = {module_name(o) for o in between_input_and_output(space.workload_of_row(row))}
             for seed in range(6):

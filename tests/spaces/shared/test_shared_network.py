@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.calibration import recalibrate
-from hwnas.spaces.shared.sandwich import extremes, sandwich
+from hwnas.spaces.shared.sandwich import sandwich
 from hwnas.spaces.shared.shared_network import SharedNetwork
 from hwnas.spaces.space import Rows
 from hwnas.spaces.units import ConvUnit
+from hwnas.spaces.variation import extremes
 
 EVERYTHING = ("bits", "sparsity", "rank", "density")
 SMALL = {
