@@ -166,3 +166,45 @@ def spaces(data: Path | None) -> None:
     print_figures(rows, "spaces")
     if "nasbench201" in rows:
         click.echo(strings_line(figures["spaces"]["nasbench201"]), err=True)
+
+
+@bench.command()
+@click.option(
+    "--table",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Parquet file of all NAS-Bench-201 cells with columns arch, accuracy and costs.",
+)
+@click.option(
+    "--cost",
+    "columns",
+    multiple=True,
+    required=True,
+    help="Column of costs, such as pixel3_latency_ms; may be given several times.",
+)
+@click.option(
+    "--controllers",
+    default="random,evolution",
+    show_default=True,
+    help="Names with commas between them; options follow a colon: evolution:population=50.",
+)
+@click.option("--evaluations", type=click.IntRange(1, 15_000), default=200, show_default=True, help="Of each search.")
+@click.option("--seeds", type=click.IntRange(1), default=8, show_default=True, help="Searches of each kind.")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes at a time.")
+def search(path: Path, columns: tuple[str, ...], controllers: str, evaluations: int, seeds: int, workers: int) -> None:
+    """Compare controllers on networks that were trained before: hypervolume regret, and evaluations under a bound."""
+    from rich.console import Console
+
+    from hwnas.scripts.bench_search import search_figures
+    from hwnas.scripts.figures_table import print_figures
+    from hwnas.scripts.progress import TerminalObserver
+
+    with TerminalObserver(Console(stderr=True)) as observer:
+        figures = search_figures(
+            path, columns, controllers.split(","), evaluations=evaluations, seeds=seeds, workers=workers,
+            heard=observer.progress,
+        )  # fmt: skip
+    emit(figures)
+    for column, rows in figures["columns"].items():
+        print_figures(rows, column)

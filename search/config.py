@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from hwnas.search.objective import COSTS
+from hwnas.search.goal import COSTS
 from hwnas.search.training import Recipe
 from hwnas.spaces.catalog import JOINT, named_space, with_settings
 from hwnas.spaces.errors import HwnasError, InvalidFileError, UnknownNameError
@@ -84,7 +84,7 @@ class ObjectiveConfig(_Section):
     metric: Literal[COSTS] = "latency_ms"  # type: ignore[valid-type]
     target: PositiveFloat | None = None
     target_ratio: PositiveFloat | None = None
-    form: Literal["soft", "hard"] = "soft"
+    form: Literal["soft", "hard", "strict"] = "soft"
     constraints: dict[Literal[COSTS], PositiveFloat] = {}  # type: ignore[valid-type]
     constraint_ratios: dict[Literal[COSTS], PositiveFloat] = {}  # type: ignore[valid-type]
 

@@ -5,15 +5,23 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.search.objective import Objective
+from hwnas.search.packing import pack, unpack
+from hwnas.search.results import Results
 from hwnas.spaces.errors import InfeasibleError, UnknownNameError
 from hwnas.spaces.space import Rows, Space
 
+CONTROLLERS = {
+    "evolution": "evolution:RegularisedEvolution",
+    "random": "random_search:RandomSearch",
+}
+"""Where each controller is, imported when it is made: some bring libraries along that take seconds to load."""
 MAX_TRIES = 200
 """Batches of proposals that may hold nothing new and feasible before a controller gives up."""
 
@@ -27,13 +35,17 @@ class Controller(ABC):
         space: Where to search.
         objective: What to maximise.
         seed: Of the controller's only random generator.
+
+    Attributes:
+        results: All that was told.
     """
 
     def __init__(self, space: Space, objective: Objective, seed: int = 0) -> None:
         self.space = space
         self.objective = objective
         self.rng = np.random.default_rng(seed)
-        self._asked: set[bytes] = set()
+        self.results = Results(objective.cost, len(space.decisions))
+        self._asked: dict[bytes, bool] = {}  # whether its result is still to come
 
     def ask(self, n: int) -> Rows:
         """``n`` new feasible candidates in canonical form, shape (n, decisions), none of them asked before.
@@ -44,7 +56,8 @@ class Controller(ABC):
         rows = []
         for _ in range(n):
             row = self._new(self.propose)
-            self._asked.add(row.tobytes())
+            self._asked[row.tobytes()] = True
+            self.accept(row)
             rows.append(row)
         return np.array(rows, dtype=np.int16).reshape(n, len(self.space.decisions))
 
@@ -53,39 +66,57 @@ class Controller(ABC):
 
         Args:
             rows: Shape (n, decisions).
-            metrics: ``accuracy``, shape (n,), as a share; NaN for a trial that failed.
+            metrics: ``accuracy``, shape (n,), as a share; NaN for a trial that failed. ``fidelity``, shape (n,), the
+                share of the full budget after which that accuracy was had: 1 by default.
         """
-        rows = np.atleast_2d(rows)
+        rows = np.atleast_2d(rows).astype(np.int16)
         accuracy = np.atleast_1d(np.asarray(metrics["accuracy"], dtype=np.float64))
-        reward = self.objective.reward(accuracy, self.objective.cost(rows))
-        for row, value in zip(rows, reward, strict=True):
-            self._asked.add(row.astype(np.int16).tobytes())
-            if np.isfinite(value):
-                self.learn(row.astype(np.int16), float(value))
+        fidelity = np.atleast_1d(np.asarray(metrics.get("fidelity", np.ones(len(rows))), dtype=np.float64))
+        for i, row in enumerate(rows):
+            self._asked[row.tobytes()] = False
+            self.results.add(row[None], accuracy[i : i + 1], fidelity[i : i + 1])
+            self.learn()
 
     def avoid(self, rows: Rows) -> None:
         """Candidates (n, decisions) that somebody is evaluating or has evaluated: not to be proposed."""
-        self._asked.update(row.tobytes() for row in np.atleast_2d(rows).astype(np.int16))
+        for row in np.atleast_2d(rows).astype(np.int16):
+            self._asked.setdefault(row.tobytes(), False)
+
+    @property
+    def pending(self) -> Rows:
+        """Candidates that were asked for and whose results are still to come, shape (n, decisions)."""
+        rows = [np.frombuffer(key, dtype=np.int16) for key, waiting in self._asked.items() if waiting]
+        return np.array(rows, dtype=np.int16).reshape(len(rows), len(self.space.decisions))
 
     @abstractmethod
     def propose(self) -> Rows:
         """Some candidates in canonical form, shape (any, decisions), best first; `ask` takes the first usable one."""
 
-    def learn(self, row: Rows, reward: float) -> None:
-        """Takes in the reward of one candidate."""
+    def accept(self, row: Rows) -> None:
+        """One of the last proposals was taken."""
+        return
+
+    def learn(self) -> None:
+        """One more result is there, the last of `results`; its accuracy is NaN where the trial failed."""
         return
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the controller knows, as plain JSON-able data."""
+        asked = [np.frombuffer(key, dtype=np.int16) for key in self._asked]
         return {
             "rng": self.rng.bit_generator.state,
-            "asked": [np.frombuffer(key, dtype=np.int16).tolist() for key in sorted(self._asked)],
+            "asked": pack(np.array(asked, dtype=np.int16).reshape(len(asked), len(self.space.decisions))),
+            "waiting": pack(np.array(list(self._asked.values()), dtype=bool)),
+            "results": self.results.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.rng.bit_generator.state = state["rng"]
-        self._asked = {np.array(row, dtype=np.int16).tobytes() for row in state["asked"]}
+        asked = unpack(state["asked"], (None, len(self.space.decisions)))
+        waiting = unpack(state["waiting"], (len(asked),))
+        self._asked = {row.tobytes(): bool(still) for row, still in zip(asked, waiting, strict=True)}
+        self.results.load_state_dict(state["results"])
 
     def _new(self, propose: Callable[[], Rows]) -> Rows:
         for _ in range(MAX_TRIES):
@@ -111,14 +142,12 @@ def make_controller(name: str, space: Space, objective: Objective, seed: int = 0
 
 def controller_class(name: str, options: Iterable[str] = ()) -> Callable[..., Controller]:
     """The class of that name; raises `UnknownNameError` where there is none, or where it has no such option."""
-    from hwnas.search.evolution import RegularisedEvolution
-    from hwnas.search.random_search import RandomSearch
-
-    controllers: dict[str, Callable[..., Controller]] = {"evolution": RegularisedEvolution, "random": RandomSearch}
-    if name not in controllers:
-        raise UnknownNameError("controller", name, controllers)
-    known = set(inspect.signature(controllers[name]).parameters) - {"space", "objective", "seed"}
+    if name not in CONTROLLERS:
+        raise UnknownNameError("controller", name, CONTROLLERS)
+    module, _, of_module = CONTROLLERS[name].partition(":")
+    found: Callable[..., Controller] = getattr(import_module(f"hwnas.search.{module}"), of_module)
+    known = set(inspect.signature(found).parameters) - {"space", "objective", "seed"}
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of controller {name!r}:", option, known)
-    return controllers[name]
+    return found

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from hwnas.search.controller import Controller
+from hwnas.search.goal import Goal
 from hwnas.search.objective import Objective
+from hwnas.search.packing import pack, unpack
 from hwnas.search.warm_start import promising
 from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
@@ -19,14 +20,14 @@ from hwnas.spaces.variation import mutate, sample_coherent
 class RegularisedEvolution(Controller):
     """The oldest member of the population dies, whatever its reward; parents are the best of a random sample.
 
-    Deviations from the paper: the first population is drawn near the target (see `promising`), a mutation may set all
-    decisions of one kind at once (see `mutate`), a mutant whose cost is such that no accuracy could lift it above its
-    parent is not proposed, and the asynchronous form is used: a child is bred whenever one is asked for, from the
-    results known by then.
+    Deviations from the paper: the first population is drawn near the targets (see `promising`), each child is bred for
+    one of the goals, a mutation may set all decisions of one kind at once (see `mutate`), a mutant whose cost is such
+    that no accuracy could lift it above its parent is not proposed, and the asynchronous form is used: a child is bred
+    whenever one is asked for, from the results known by then.
 
     Args:
         space, objective, seed: See `Controller`.
-        population: P, members alive.
+        population: P, members alive: the last results.
         tournament: S, members sampled for each child.
     """
 
@@ -42,42 +43,50 @@ class RegularisedEvolution(Controller):
         self.size = population
         self.tournament = tournament
         self.starts: Rows | None = None
-        self.population: deque[tuple[Rows, float]] = deque(maxlen=population)
         self.born = 0
+
+    @property
+    def population(self) -> Rows:
+        """The members alive, the oldest first, shape (at most P, decisions)."""
+        return np.asarray(self.results.rows[self._alive()])
 
     def propose(self) -> Rows:
         """The first population, the most promising first; mutants of a tournament's winner afterwards."""
-        if self.born < self.size or not self.population:
+        alive = self._alive()
+        if self.born < self.size or not len(alive):
             if self.starts is None:
                 self.starts = promising(self.space, self.objective, self.rng, self.size)
             coherent = sample_coherent(self.space, self.rng, self.BATCH)
             return np.concatenate([self.starts, coherent, self.space.sample(self.rng, self.BATCH)])
-        contestants = self.rng.choice(len(self.population), size=min(self.tournament, len(self.population)))
-        parent, reward = max((self.population[i] for i in contestants), key=lambda member: member[1])
+        goal = self.objective.draw(self.rng)
+        contestants = self.rng.choice(alive, size=min(self.tournament, len(alive)))
+        costs = {name: values[contestants] for name, values in self.results.costs.items()}
+        rewards = goal.reward(self.results.accuracy[contestants], costs)
+        winner = np.lexsort((costs[goal.metric], -rewards))[0]
+        parent = self.results.rows[contestants[winner]]
         mutants = mutate(self.space, self.rng, np.repeat(parent[None], self.BATCH, axis=0))
-        hopeful: Rows = mutants[self.objective.factor(self.objective.cost(mutants)) >= reward]
-        return hopeful
+        return self._hopeful(mutants, goal, rewards[winner], costs[goal.metric][winner])
 
-    def ask(self, n: int) -> Rows:
-        """See `Controller.ask`."""
-        rows = super().ask(n)
-        self.born += n
-        return rows
-
-    def learn(self, row: Rows, reward: float) -> None:
-        """A new member; the oldest dies when there are too many."""
-        self.population.append((row, reward))
+    def accept(self, row: Rows) -> None:
+        """Counts the members that were born."""
+        self.born += 1
 
     def state_dict(self) -> dict[str, Any]:
         """See `Controller.state_dict`."""
-        members = [{"row": row.tolist(), "reward": reward} for row, reward in self.population]
-        starts = None if self.starts is None else self.starts.tolist()
-        return super().state_dict() | {"population": members, "born": self.born, "starts": starts}
+        starts = None if self.starts is None else pack(self.starts)
+        return super().state_dict() | {"born": self.born, "starts": starts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Controller.load_state_dict`."""
         super().load_state_dict(state)
-        self.born = state["born"]
-        self.starts = None if state["starts"] is None else np.array(state["starts"], dtype=np.int16)
-        members = [(np.array(m["row"], dtype=np.int16), float(m["reward"])) for m in state["population"]]
-        self.population = deque(members, maxlen=self.size)
+        self.born = int(state["born"])
+        self.starts = None if state["starts"] is None else unpack(state["starts"], (None, len(self.space.decisions)))
+
+    def _alive(self) -> np.ndarray[Any, np.dtype[np.intp]]:
+        return np.flatnonzero(np.isfinite(self.results.accuracy))[-self.size :]
+
+    def _hopeful(self, mutants: Rows, goal: Goal, reward: float, cost: float) -> Rows:
+        """Those that could be better than a parent of that reward and cost."""
+        costs = self.objective.cost(mutants)
+        hopeful = goal.factor(costs) >= reward if reward > 0 else costs[goal.metric] < cost
+        return np.asarray(mutants[hopeful])

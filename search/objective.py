@@ -1,4 +1,4 @@
-"""What a search maximises: accuracy against one cost, under constraints on others."""
+"""What a search maximises: how well it serves its goals, under constraints."""
 
 from __future__ import annotations
 
@@ -8,54 +8,73 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.spaces.errors import InfeasibleError, UnknownNameError
-from hwnas.spaces.space import Rows, Space
-from hwnas.spaces.variation import mutate
-
-Floats = NDArray[np.float64]
-Costs = dict[str, Floats]
-COSTS = ("latency_ms", "energy_mj", "weight_bytes", "peak_memory_bytes", "macs", "params")
-SOFT = (-0.07, -0.07)
-HARD = (0.0, -1.0)
+from hwnas.search.goal import COSTS, Costs, Floats, Goal
+from hwnas.spaces.errors import UnknownNameError
+from hwnas.spaces.space import Rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Objective:
-    """MnasNet's weighted product (Tan et al., CVPR 2019, equation 2), and constraints.
-
-    The reward is ACC · (COST / T)^w with w = α where COST ≤ T and β elsewhere. The published pairs are `SOFT`
-    (α = β = −0.07: twice the latency must buy 5 % accuracy) and `HARD` (α = 0, β = −1).
+    """A network is wanted for each goal; every candidate is tried for all of them, as its costs are known.
 
     Attributes:
         cost: Rows (n, decisions) to arrays (n,) by name; a `hwnas.predictors.cost.CostModel`.
-        metric: The cost that is traded against accuracy.
-        target: T, in the metric's unit.
-        exponents: (α, β).
+        goals: At least one.
         constraints: Upper bounds by cost name. Candidates that break one are never trained.
     """
 
-    cost: Callable[[Rows], Mapping[str, Floats]]
-    target: float
-    metric: str = "latency_ms"
-    exponents: tuple[float, float] = SOFT
+    cost: Callable[[Rows], Costs]
+    goals: tuple[Goal, ...]
     constraints: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (self.metric, *self.constraints):
+        for name in self.constraints:
             if name not in COSTS:
                 raise UnknownNameError("cost", name, COSTS)
-        if not self.target > 0:
-            raise InfeasibleError(f"the target for {self.metric} must be positive, got {self.target}")
 
-    def factor(self, costs: Mapping[str, Floats]) -> Floats:
-        """What accuracy is multiplied by, shape (n,); known before any training."""
-        ratio = np.asarray(costs[self.metric], dtype=np.float64) / self.target
-        alpha, beta = self.exponents
-        return ratio ** np.where(ratio <= 1.0, alpha, beta)
+    @property
+    def bounds(self) -> dict[str, float]:
+        """What some candidates must not exceed: the constraints, and of each metric the smallest target."""
+        bounds = dict(self.constraints)
+        for goal in self.goals:
+            bounds[goal.metric] = min(goal.target, bounds.get(goal.metric, np.inf))
+        return bounds
 
-    def reward(self, accuracy: Floats, costs: Mapping[str, Floats]) -> Floats:
-        """Accuracy (n,), as a share, to reward (n,)."""
+    def draw(self, rng: np.random.Generator) -> Goal:
+        """The goal that a controller pursues with its next candidate: any of them with equal chance."""
+        return self.goals[int(rng.integers(len(self.goals)))] if len(self.goals) > 1 else self.goals[0]
+
+    def factor(self, costs: Costs) -> Floats:
+        """What accuracy is multiplied by, shape (n,): the mean of the goals' factors."""
+        return np.asarray(np.mean([goal.factor(costs) for goal in self.goals], axis=0))
+
+    def reward(self, accuracy: Floats, costs: Costs) -> Floats:
+        """What one candidate alone is worth, shape (n,): the mean of the goals' rewards."""
         return np.asarray(accuracy) * self.factor(costs)
+
+    def worth(self, accuracy: Floats, costs: Costs) -> float:
+        """What candidates are worth together: the mean over the goals of the best reward, 0 where there is none.
+
+        Args:
+            accuracy: Shape (n,), as shares; NaN for those that failed.
+            costs: Of the same candidates.
+        """
+        return float(np.mean(self._best(accuracy, costs)))
+
+    def stakes(self, accuracy: Floats, costs: Costs, new: Costs) -> tuple[Floats, Floats]:
+        """What new candidates may add to the `worth` of known ones, whatever their accuracies turn out to be.
+
+        Args:
+            accuracy, costs: Of the known ones, see `worth`.
+            new: Costs of m others.
+
+        Returns:
+            Weights and levels, both (m, k): with accuracy a, candidate i alone adds Σₖ weightᵢₖ · max(0, a − levelᵢₖ).
+        """
+        factors = np.stack([goal.factor(new) for goal in self.goals], axis=1)
+        levels = np.full_like(factors, np.inf)
+        np.divide(self._best(accuracy, costs), factors, out=levels, where=factors > 0)
+        return factors / len(self.goals), levels
 
     def feasible(self, rows: Rows) -> NDArray[np.bool_]:
         """Whether each row meets all constraints, shape (n,)."""
@@ -67,51 +86,10 @@ class Objective:
 
     def describe(self) -> str:
         """In words."""
-        kind = {SOFT: "soft", HARD: "hard"}.get(self.exponents, f"exponents {self.exponents}")
-        words = f"accuracy × ({self.metric} / {self.target:.4g})^w, {kind}"
+        words = " and ".join(goal.describe() for goal in self.goals)
         return words + "".join(f"; {name} ≤ {bound:.6g}" for name, bound in self.constraints.items())
 
-    def check_reachable(self, space: Space, rng: np.random.Generator) -> None:
-        """Raises `InfeasibleError` with the least the space can do where the target or a constraint is below it."""
-        for name, bound in {self.metric: self.target, **self.constraints}.items():
-            least = least_cost(space, self.cost, name, rng)
-            if least > bound:
-                raise InfeasibleError(
-                    f"{name} ≤ {bound:.6g} cannot be reached: the least this space can do is {least:.6g}. "
-                    "Raise the target, or give the space smaller options"
-                )
-
-
-def least_cost(
-    space: Space, cost: Callable[[Rows], Mapping[str, Floats]], name: str, rng: np.random.Generator, samples: int = 4096
-) -> float:
-    """The least of one cost that is found from the best of random candidates.
-
-    Coordinate descent as long as it leads down; then mutants, which change several decisions at once, must show that
-    nothing near is lower.
-    """
-    row, value = _lowest(space.sample(rng, samples), cost, name)
-    while True:
-        neighbours = [_with(row, column, option) for column, size in enumerate(space.sizes) for option in range(size)]
-        for moves in (
-            space.canonical(np.array(neighbours)),
-            mutate(space, rng, np.repeat(row[None], samples, axis=0)),
-        ):
-            best, least = _lowest(moves, cost, name)
-            if least < value * (1 - 1e-9):
-                row, value = best, least
-                break
-        else:
-            return value
-
-
-def _lowest(rows: Rows, cost: Callable[[Rows], Mapping[str, Floats]], name: str) -> tuple[Rows, float]:
-    costs = cost(rows)[name]
-    best = int(np.argmin(costs))
-    return rows[best], float(costs[best])
-
-
-def _with(row: Rows, column: int, option: int) -> Rows:
-    changed = row.copy()
-    changed[column] = option
-    return changed
+    def _best(self, accuracy: Floats, costs: Costs) -> Floats:
+        """The best reward for each goal, shape (goals,)."""
+        rewards = [goal.reward(accuracy, costs) for goal in self.goals]
+        return np.array([np.nanmax(np.append(of_goal, 0.0)) for of_goal in rewards])

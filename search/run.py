@@ -20,6 +20,7 @@ from hwnas.search.finals import Final, train_final
 from hwnas.search.focus import PARENTS, can_focus, focus_after, focus_before
 from hwnas.search.ledger import Trial
 from hwnas.search.observer import Observer
+from hwnas.search.reach import check_reachable
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import DivergedError, UnavailableError
@@ -104,7 +105,7 @@ def ensure_device(run: Run, observer: Observer) -> None:
         f"latency of whole networks held out: {held_out.error}" if held_out else "simulated: costs are computed"
     )
     objective = run.objective_with(CostModel(run.space, known))
-    objective.check_reachable(run.space, np.random.default_rng(run.config.search.seed))
+    check_reachable(objective, run.space, np.random.default_rng(run.config.search.seed))
     if can_focus(run, known):
         known = focus_before(run, known, observer)
     known.save(run.folder / "device")

@@ -18,8 +18,9 @@ from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controller import controller_class
 from hwnas.search.datasets import Dataset, load_dataset
 from hwnas.search.export import Agreement
+from hwnas.search.goal import FORMS, Goal
 from hwnas.search.ledger import Ledger
-from hwnas.search.objective import HARD, SOFT, Objective
+from hwnas.search.objective import Objective
 from hwnas.search.report_data import NetworkRow
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError
@@ -135,8 +136,7 @@ class Run:
         target = config.target or (config.target_ratio or 1.0) * reference[config.metric]
         constraints = {**config.constraints}
         constraints |= {name: ratio * reference[name] for name, ratio in config.constraint_ratios.items()}
-        exponents = SOFT if config.form == "soft" else HARD
-        return Objective(cost, target, config.metric, exponents, constraints)
+        return Objective(cost, (Goal(target, config.metric, FORMS[config.form]),), constraints)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hwnas.search import Controller, Objective, make_controller
-from hwnas.search.objective import COSTS
+from hwnas.search import Controller, Goal, Objective, make_controller
+from hwnas.search.goal import COSTS
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.errors import InfeasibleError, UnknownNameError
@@ -51,7 +51,7 @@ def an_objective(space: Space, constraints: Mapping[str, float] | None = None) -
     """The target is what half of all candidates cost at most."""
     cost = option_sums(space)
     target = float(np.median(cost(space.sample(np.random.default_rng(0), 1000))["latency_ms"]))
-    return Objective(cost, target, constraints=constraints or {})
+    return Objective(cost, (Goal(target),), constraints or {})
 
 
 def hidden_row(space: Space, seed: int) -> Rows:

@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from hwnas.search import Objective, make_controller
+from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.ledger import Ledger, Trial
 from hwnas.search.ray_cluster import cluster
 from hwnas.search.ray_driver import map_parallel, run_trials
@@ -87,7 +87,7 @@ def run(folder: Path, trials: int, **script: Any) -> list[Trial]:
     workers, early = script.pop("workers", 2), script.pop("early_stopping", False)
     (folder / "marks").mkdir(exist_ok=True)
     ledger = Ledger(folder / "optuna.db", SPACE, "latency_ms")
-    controller = make_controller("random", SPACE, Objective(cost, 7.0), 0)
+    controller = make_controller("random", SPACE, Objective(cost, (Goal(7.0),)), 0)
     session = SearchSession(controller, ledger, folder / "controller.json", trials=trials)
     heard: list[Trial] = []
     run_trials(
@@ -161,13 +161,16 @@ def test_a_resumed_search_evaluates_only_what_is_missing(tmp_path: Path) -> None
     run(tmp_path, 2)
     before = {path.name: path.read_text() for path in (tmp_path / "marks").iterdir()}
     ledger = Ledger(tmp_path / "optuna.db", SPACE, "latency_ms")
-    controller = make_controller("random", SPACE, Objective(cost, 7.0), 0)
+    controller = make_controller("random", SPACE, Objective(cost, (Goal(7.0),)), 0)
     session = SearchSession(controller, ledger, tmp_path / "controller.json", trials=4)
     waiting = session.next()  # handed out, but the driver is killed before a worker finishes it
     assert waiting
     heard: list[int] = []
     session = SearchSession(
-        make_controller("random", SPACE, Objective(cost, 7.0), 0), ledger, tmp_path / "controller.json", trials=4
+        make_controller("random", SPACE, Objective(cost, (Goal(7.0),)), 0),
+        ledger,
+        tmp_path / "controller.json",
+        trials=4,
     )
     run_trials(
         session,

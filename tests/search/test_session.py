@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwnas.search import Objective, make_controller
+from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.ledger import Ledger, State, Trial
 from hwnas.search.session import SearchSession
 from hwnas.spaces import Space
@@ -40,7 +40,7 @@ def open_session(
 ) -> SearchSession:
     """As a run does at its start and at every resume."""
     space = space or SPACE
-    controller = make_controller(name, space, Objective(cost, 8.0), 5, **CONTROLLERS[name])  # type: ignore[arg-type]
+    controller = make_controller(name, space, Objective(cost, (Goal(8.0),)), 5, **CONTROLLERS[name])  # type: ignore[arg-type]
     ledger = Ledger(folder / "optuna.db", space, "latency_ms")
     return SearchSession(controller, ledger, folder / "controller.json", trials=trials, **options)
 
@@ -173,7 +173,7 @@ def test_the_controller_hears_of_each_result_once(tmp_path: Path) -> None:
     run_to_the_end(session)
     assert told == [0, 1, 2, 3, 4]
     again = open_session(tmp_path, trials=8)
-    members = [tuple(row.tolist()) for row, _ in again.controller.population]  # type: ignore[attr-defined]
+    members = [tuple(row.tolist()) for row in again.controller.population]  # type: ignore[attr-defined]
     good = [tuple(t.row.tolist()) for t in again.ledger.trials() if t.accuracy is not None]
     assert members == good[-2:]
 
@@ -276,7 +276,7 @@ def valid_state(folder: Path) -> dict[str, Any]:
         lambda state: json.dumps({k: v for k, v in state.items() if k != "told"}),
         lambda state: json.dumps(state | {"controller": {}}),
         lambda state: json.dumps(state | {"controller": state["controller"] | {"rng": {"bit_generator": "MT19937"}}}),
-        lambda state: json.dumps(state | {"controller": state["controller"] | {"population": [{"row": [1, 2]}]}}),
+        lambda state: json.dumps(state | {"controller": state["controller"] | {"results": {"rows": [1, 2]}}}),
         lambda state: json.dumps(state | {"told": 3}),
         lambda state: json.dumps(state | {"pending": {"zero": [1]}}),
         lambda state: json.dumps(state | {"pending": []}),
