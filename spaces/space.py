@@ -189,6 +189,13 @@ class Space:
             self._close_ranks(rows, columns, self.decisions[columns[0, place]].index(option), place)
         return rows
 
+    def computed(self, rows: Rows) -> Rows:
+        """Rows (n, decisions) of the networks that these compute: equal rows are equally accurate.
+
+        Canonical rows themselves, but where networks that compute the same are told apart by how they are written.
+        """
+        return rows
+
     def holds(self, when: Sequence[When], rows: Rows) -> NDArray[np.bool_]:
         """Whether all conditions hold, for each row. Shape (n,)."""
         result = np.ones(len(rows), dtype=bool)

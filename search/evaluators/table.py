@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -70,6 +71,26 @@ class TabularBenchmark:
         return np.asarray(np.ravel_multi_index(tuple(np.atleast_2d(rows).T), tuple(self.space.sizes)))
 
 
+class WrittenCells(Space):
+    """Cells as they are written; what they compute are cells of another space, in canonical form.
+
+    Args:
+        cells: That space.
+        spec: See `Space`.
+    """
+
+    def __init__(self, cells: Space, spec: Mapping[str, Any]) -> None:
+        super().__init__(
+            name="nasbench201-table", spec=spec, decisions=cells.decisions, slots=(),
+            input_shape=cells.input_shape, num_classes=cells.num_classes,
+        )  # fmt: skip
+        self.cells = cells
+
+    def computed(self, rows: Rows) -> Rows:
+        """See `Space.computed`."""
+        return self.cells.canonical(rows)
+
+
 @dataclass(frozen=True, slots=True)
 class TableEvaluation:
     """A candidate that was evaluated long ago."""
@@ -113,10 +134,7 @@ def read_benchmark(path: Path, column: str) -> TabularBenchmark:
         if not np.isfinite(values).all():
             raise InvalidFileError(f"{path}: column {name} has values that are missing or no numbers")
     metric = next(name for name in COSTS if column.endswith(name))
-    written = Space(
-        name="nasbench201-table", spec={"name": "nasbench201-table", "path": str(path)}, decisions=space.decisions,
-        slots=(), input_shape=IMAGE, num_classes=CLASSES,
-    )  # fmt: skip
+    written = WrittenCells(space, {"name": "nasbench201-table", "path": str(path)})
     return TabularBenchmark(written, metric, accuracy / 100, cost, _counted(space))
 
 

@@ -24,6 +24,11 @@ class TestRandom(ControllerContract):
     name = "random"
 
 
+class TestGaussianProcess(ControllerContract):
+    name = "gp"
+    options = {"start": 4, "compared": 60}  # noqa: RUF012
+
+
 class TestEvolution(ControllerContract):
     name = "evolution"
 
