@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from hwnas.scripts.cli_adapt import adapt
 from hwnas.scripts.cli_bench import bench
 from hwnas.scripts.cli_device import device
 from hwnas.scripts.cli_kit import import_command, kit
@@ -24,7 +25,7 @@ def cli() -> None:
     """
 
 
-for command in (search, report, export, device, space, bench):
+for command in (search, report, export, adapt, device, space, bench):
     cli.add_command(command)
 for command in (register, verify, kit, import_command):
     device.add_command(command)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
+from hwnas.search.reach import least_cost
 from hwnas.search.report_data import percent
+from hwnas.search.run_folder import Run
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.onnx_graph import weight_bytes
-from tests.search.fixtures import RESULTS
+from tests.search.fixtures import NAME, RESULTS
 
 from .command import Hwnas, write_search
 
@@ -111,3 +115,25 @@ def test_a_damaged_database(finished: Path, hwnas: Hwnas, tmp_path: Path) -> Non
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "optuna.db").write_bytes(b"no database" * 500)
     assert "optuna.db is not a usable Optuna storage" in hwnas("report", "run").complaint
+
+
+@pytest.mark.usefixtures("devices")
+def test_adapt_finds_candidates_for_every_device_and_budget(finished: Path, hwnas: Hwnas, tmp_path: Path) -> None:
+    run = Run.open(finished)
+    least = least_cost(run.space, run.cost, "latency_ms", np.random.default_rng(0))
+    targets = [round(1.5 * least, 4), round(3 * least, 4)]
+    arguments = [part for target in targets for part in ("--target", target)]
+    answer = hwnas("adapt", finished, "--device", NAME, *arguments, "--out", "found.json")
+    assert answer.code == 0, answer.err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [(entry["device"], entry["latency_ms"]) for entry in found] == [(NAME, target) for target in targets]
+    for entry in found:
+        candidate = run.space.decode(run.space.encode(entry["candidate"]))
+        assert run.cost.of(candidate)["latency_ms"] <= entry["latency_ms"]
+        assert candidate.digest in answer.out
+    assert "no candidate within {'latency_ms': 1e-06}" in hwnas("adapt", finished, "--target", "1e-6").complaint
+    assert (
+        "unknown cost 'latency'; did you mean"
+        in hwnas("adapt", finished, "--target", "1", "--metric", "latency").complaint
+    )
+    assert "nothing is known of energy" in hwnas("adapt", finished, "--target", "1", "--metric", "energy_mj").complaint
