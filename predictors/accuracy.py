@@ -11,6 +11,7 @@ with a length scale. Here every kind of decision is treated as what it is and co
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import gpytorch
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
+from linear_operator.utils.warnings import NumericalWarning
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -148,7 +150,9 @@ def _maximise(process: CandidateProcess, x: Tensor, y: Tensor) -> None:
         return float(value.detach())
 
     try:
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumericalWarning)  # on the way, scales may be extreme
+            optimizer.step(loss)  # type: ignore[no-untyped-call]
         broken = not all(bool(torch.isfinite(p).all()) for p in parameters)
     except (NanError, NotPSDError):
         broken = True

@@ -22,7 +22,7 @@ LEAST_NOISE = 1e-4
 
 
 class CandidateKernel(Kernel):  # type: ignore[misc]
-    """A sum of two radial basis functions, of choices and of costs, times one of fidelity.
+    """A sum of two Matérn kernels, of choices and of costs, times one of fidelity; all with ν = 3/2: rough functions.
 
     In a group of coordinates the length scale is the same. Logarithms of scales and of variances have normal priors of
     standard deviation 1, of variances around a half, of length scales around the square root of the number of groups:
@@ -66,8 +66,9 @@ class CandidateKernel(Kernel):  # type: ignore[misc]
         return parts * self._alike(x1[..., -1:] * fidelity, x2[..., -1:] * fidelity, diag)
 
     def _alike(self, x1: Tensor, x2: Tensor, diag: bool) -> Tensor:
-        distance: Tensor = self.covar_dist(x1, x2, square_dist=True, diag=diag)
-        return torch.exp(-0.5 * distance)
+        squares = self.covar_dist(x1, x2, square_dist=True, diag=diag)
+        distance: Tensor = (3 * squares).clamp_min(1e-15).sqrt()  # whose gradient is finite where points are equal
+        return (1 + distance) * torch.exp(-distance)
 
 
 class CandidateProcess(gpytorch.models.ExactGP):  # type: ignore[misc]

@@ -42,8 +42,9 @@ def test_predictions_are_those_of_the_formula() -> None:
 
     def kernel(one: Floats, other: Floats) -> Floats:
         squares = ((one[:, None] - other[None]) / lengths) ** 2
-        parts = [np.exp(-0.5 * squares[..., part].sum(axis=-1)) for part in (slice(0, 3), slice(3, 4))]
-        return np.asarray(np.exp(scales["log_variances"]) @ np.array(parts).reshape(2, -1)).reshape(parts[0].shape)
+        distances = [np.sqrt(3 * squares[..., part].sum(axis=-1)) for part in (slice(0, 3), slice(3, 4))]
+        parts = [(1 + d) * np.exp(-d) for d in distances]
+        return np.asarray(np.tensordot(np.exp(scales["log_variances"]), parts, axes=1))
 
     y = process.compression(accuracy) - scales["constant"]
     covariance = kernel(points, points) + (np.exp(scales["raw_noise"]) + 1e-4) * np.eye(20)

@@ -57,14 +57,16 @@ def test_it_serves_all_of_several_goals() -> None:
     assert np.mean([found("gp", objective, 24, seed, start=6, compared=600) for seed in range(3)]) > 0.995
 
 
-def test_of_equal_candidates_it_proposes_the_cheaper_one() -> None:
-    controller = make_controller("gp", SPACE, a_front(), 0, start=6, compared=600)
-    rows = controller.ask(6)
-    controller.tell(rows, {"accuracy": accuracy(rows)})
-    for _ in range(10):
-        rows = controller.ask(1)
-        controller.tell(rows, {"accuracy": accuracy(rows)})
-    assert (controller.ask(4)[:, -1] == 0).all()
+def test_it_does_not_pay_for_what_is_good_for_nothing() -> None:
+    """By chance a quarter of all candidates have the last decision at its cheapest option."""
+    proposed = []
+    for seed in range(3):
+        controller = make_controller("gp", SPACE, a_front(), seed, start=6, compared=600)
+        for n in (6, *[1] * 10):
+            rows = controller.ask(n)
+            controller.tell(rows, {"accuracy": accuracy(rows)})
+        proposed.append(controller.ask(4))
+    assert np.mean(np.concatenate(proposed)[:, -1] == 0) > 0.7
 
 
 def test_what_is_under_evaluation_is_not_asked_for_in_other_words() -> None:
