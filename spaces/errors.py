@@ -59,5 +59,9 @@ class UnavailableError(HwnasError, RuntimeError):
     """Something this machine or this device lacks: a runtime, an optional package, a meter."""
 
 
+class DiskFullError(HwnasError, RuntimeError):
+    """No room for a file that must be written."""
+
+
 class DivergedError(HwnasError, ArithmeticError):
     """A training whose loss became NaN or infinite."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.errors import DiskFullError, InvalidFileError
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -31,17 +32,35 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends, and vanishes when it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path beside ``path`` that takes its place when the block ends, and vanishes when it fails.
+
+    Raises:
+        DiskFullError: There is no room for it.
+    """
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        raise (no_room(path) if is_full(error) else error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that a disk, or what one may use of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def no_room(path: Path) -> DiskFullError:
+    """What to raise where a file finds no room."""
+    return DiskFullError(f"there is no room on the disk for {path}; free some, then go on: what is finished is kept")
 
 
 def write_text(path: Path, text: str) -> None:

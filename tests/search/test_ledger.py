@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from hwnas.search.ledger import STUDY, Ledger, Stopwatch
 from hwnas.spaces import Space
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.errors import DiskFullError, InvalidFileError
 from hwnas.spaces.space import Rows
 
 from .fixtures import bare_space
@@ -44,7 +46,7 @@ def filled(folder: Path) -> Ledger:
 def test_trials_are_numbered_in_the_order_they_begin(tmp_path: Path) -> None:
     ledger = a_ledger(tmp_path)
     assert ledger.trials() == []
-    assert [ledger.begin(row, COSTS) for row in some_rows()] == [0, 1, 2, 3]
+    assert [ledger.begin(row, COSTS).number for row in some_rows()] == [0, 1, 2, 3]
     assert [t.number for t in ledger.trials()] == [0, 1, 2, 3]
     assert {t.state for t in ledger.trials()} == {"running"}
     assert ledger.finished == []
@@ -62,7 +64,64 @@ def test_everything_recorded_is_there_after_reopening(tmp_path: Path) -> None:
     assert all(t.costs == COSTS for t in trials)
     assert np.array([t.row for t in trials]).tolist() == some_rows().tolist()
     assert [t.digest for t in trials] == [SPACE.decode(row).digest for row in some_rows()]
+    assert [t.place for t in trials] == [0, 1, 2, None]
+    assert [t.results_before for t in trials] == [0, 0, 0, 0]
     assert [t.number for t in a_ledger(tmp_path).finished] == [0, 1, 2]
+
+
+def test_what_is_in_memory_is_what_is_in_the_file(tmp_path: Path) -> None:
+    ledger = filled(tmp_path)
+    ledger.begin(some_rows(5)[4], COSTS)
+    ledger.end(3, "complete", accuracy=0.5, reward=0.1, steps=3, finished_s=16.0, curve=[0.25, 0.375, 0.5])
+    again = a_ledger(tmp_path)
+    assert len(again) == len(ledger) == 5
+    for there, here in zip(again.trials(), ledger.trials(), strict=True):
+        assert there.row.tolist() == here.row.tolist()
+        assert replace(there, row=here.row) == here
+    assert again[3].curve == (0.25, 0.375, 0.5)
+    assert (again[3].place, again[4].results_before) == (3, 3)
+
+
+def test_the_order_of_results_and_questions_is_kept(tmp_path: Path) -> None:
+    ledger = a_ledger(tmp_path)
+    for row in some_rows(3):
+        ledger.begin(row, COSTS)
+    for number in (1, 0):
+        ledger.end(number, "failed", accuracy=None, reward=None, steps=0, finished_s=1.0)
+    ledger = a_ledger(tmp_path)
+    ledger.begin(some_rows(4)[3], COSTS)
+    ledger.end(2, "failed", accuracy=None, reward=None, steps=0, finished_s=1.0)
+    trials = a_ledger(tmp_path).trials()
+    assert [t.place for t in trials] == [1, 0, 2, None]
+    assert [t.results_before for t in trials] == [0, 0, 0, 2]
+
+
+def test_a_reader_does_not_stop_the_search(tmp_path: Path) -> None:
+    """A dashboard may be in the middle of reading while a result comes."""
+    ledger = filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        states = "SELECT state FROM trials"
+        before = reader.execute(states).fetchall()
+        ledger.end(3, "complete", accuracy=0.5, reward=0.5, steps=8, finished_s=16.0)
+        assert reader.execute(states).fetchall() == before
+        reader.execute("COMMIT")
+        assert reader.execute(states).fetchall()[3] == ("COMPLETE",)
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_do_and_loses_nothing(tmp_path: Path) -> None:
+    ledger = filled(tmp_path)
+    pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
+    ledger._connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite answers as it does on a full disk
+    long = "a very long message " * 5000
+    full = pytest.raises(DiskFullError, match=r"no room on the disk for .*optuna\.db; free some, then go on")
+    with full:
+        ledger.end(3, "failed", accuracy=None, reward=None, steps=0, finished_s=16.0, error=long)
+    assert [t.state for t in ledger.trials()] == ["complete", "pruned", "failed", "running"]
+    assert [t.state for t in a_ledger(tmp_path).trials()] == ["complete", "pruned", "failed", "running"]
+    ledger._connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    ledger.end(3, "failed", accuracy=None, reward=None, steps=0, finished_s=16.0, error=long)
+    assert a_ledger(tmp_path)[3].error == long
 
 
 def test_trials_may_end_in_any_order(tmp_path: Path) -> None:

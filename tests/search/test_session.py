@@ -17,7 +17,8 @@ from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.ledger import Ledger, State, Trial
 from hwnas.search.session import SearchSession
 from hwnas.spaces import Space
-from hwnas.spaces.errors import InfeasibleError, InvalidFileError
+from hwnas.spaces.errors import DiskFullError, InfeasibleError, InvalidFileError
+from hwnas.spaces.files import write_text
 from hwnas.spaces.space import Rows
 
 from .fixtures import bare_space
@@ -93,9 +94,9 @@ def snapshots_of(session: SearchSession, folder: Path, into: Path) -> Iterator[l
         return both
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "_save", around(session._save))
-        patch.setattr(session.ledger.study, "add_trial", around(session.ledger.study.add_trial))
-        patch.setattr(session.ledger.study, "tell", around(session.ledger.study.tell))
+        patch.setattr("hwnas.search.session.write_text", around(write_text))
+        patch.setattr(session.ledger, "begin", around(session.ledger.begin))  # each of them writes once
+        patch.setattr(session.ledger, "end", around(session.ledger.end))
         yield taken
 
 
@@ -105,25 +106,28 @@ def killed_everywhere(folder: Path, name: str) -> tuple[list[Path], list[tuple[A
     session = open_session(folder / "run", name)
     with snapshots_of(session, folder / "run", folder) as taken:
         assert run_to_the_end(session) == list(range(TRIALS))
-    distinct: dict[tuple[bytes, ...], Path] = {}
+    distinct: dict[str, Path] = {}
     for path in taken:
-        distinct.setdefault(tuple(p.read_bytes() for p in sorted(path.iterdir())), path)
+        distinct.setdefault((path / "controller.json").read_text() + str(story(path)), path)
     return list(distinct.values()), story(folder / "run"), (folder / "run" / "controller.json").read_text()
 
 
 @pytest.mark.parametrize("name", ["evolution", pytest.param("random", marks=pytest.mark.slow)])
-def test_a_run_killed_between_any_two_writes_ends_as_if_nothing_had_happened(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("saved_worth", [0.0, 1e9], ids=["saved at once", "saved at the end"])
+def test_a_run_killed_between_any_two_writes_ends_as_if_nothing_had_happened(
+    saved_worth: float, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwnas.search.session.SAVED_WORTH", saved_worth)
     snapshots, whole, state = killed_everywhere(tmp_path, name)
-    assert len(snapshots) >= 5 * TRIALS
+    # Before anything, after each candidate, after each result; and after each state.
+    assert len(snapshots) == (1 + 4 * TRIALS if saved_worth == 0 else 1 + 2 * TRIALS + 1)
     assert "complete" in {entry[2] for entry in whole} != {"complete"}
     for snapshot in snapshots:
         done = {entry[0] for entry in story(snapshot) if entry[2] != "running"}
         evaluated = run_to_the_end(open_session(snapshot, name))
         assert story(snapshot) == whole, snapshot.name
         assert evaluated == [n for n in range(TRIALS) if n not in done], snapshot.name
-        last = snapshot / "controller.json"
-        if evaluated:
-            assert json.loads(last.read_text()) == json.loads(state), snapshot.name
+        assert json.loads((snapshot / "controller.json").read_text()) == json.loads(state), snapshot.name
 
 
 @every_controller
@@ -278,8 +282,10 @@ def valid_state(folder: Path) -> dict[str, Any]:
         lambda state: json.dumps(state | {"controller": state["controller"] | {"rng": {"bit_generator": "MT19937"}}}),
         lambda state: json.dumps(state | {"controller": state["controller"] | {"results": {"rows": [1, 2]}}}),
         lambda state: json.dumps(state | {"told": 3}),
-        lambda state: json.dumps(state | {"pending": {"zero": [1]}}),
-        lambda state: json.dumps(state | {"pending": []}),
+        lambda state: json.dumps(state | {"told": -1}),
+        lambda state: json.dumps(state | {"asked": "zero"}),
+        lambda state: json.dumps(state | {"asked": []}),
+        lambda state: json.dumps(state | {"asked": 2}),
     ],
 )
 def test_a_damaged_state_is_an_error_that_says_what_to_do(
