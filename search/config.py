@@ -103,13 +103,27 @@ class ControllerConfig(_Section):
 
 
 class SearchBudget(_Section):
-    """How much to spend, and on how many workers."""
+    """How much to spend, on how many workers, and what each takes of its node.
+
+    ``resources`` are ``cpu``, also the threads of torch, ``gpu``, and ``device:NAME`` for a node that is a device.
+    """
 
     trials: PositiveInt = 64
     minutes: PositiveFloat | None = None
     workers: PositiveInt = 2
     early_stopping: bool = True
     seed: int = Field(default=0, ge=0)
+    resources: dict[str, PositiveFloat] = {"cpu": 1.0}
+
+    @field_validator("resources")
+    @classmethod
+    def _schedulable(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name, amount in resources.items():
+            if name not in ("cpu", "gpu") and not name.startswith("device:"):
+                raise ValueError(f"there is no resource {name!r}: give cpu, gpu, or device:NAME")
+            if amount > 1 and amount != int(amount):
+                raise ValueError(f"{name} must be a whole number or a share of one, got {amount:g}")
+        return {"cpu": 1.0} | resources
 
 
 class FinalConfig(_Section):

@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hwnas.search.observer import Observer
+from hwnas.search.ray_nodes import alive_nodes, check_versions, label
 from hwnas.spaces.errors import HwnasError, UnavailableError
 
 DEVICE = "device:"
@@ -39,7 +40,7 @@ def cluster(workers: int = 1, address: str | None = None) -> Iterator[None]:
     """Joins the Ray cluster at ``address``, or starts one on this machine with ``workers`` CPU slots.
 
     Raises:
-        UnavailableError: The cluster cannot be joined.
+        UnavailableError: The cluster cannot be joined, or a node of it has another hwnas.
         RuntimeError: Ray runs in this process already; it is left as it is.
     """
     if address:
@@ -47,6 +48,8 @@ def cluster(workers: int = 1, address: str | None = None) -> Iterator[None]:
     else:
         ray.init(num_cpus=workers, include_dashboard=False, **_QUIET)
     try:
+        if address:
+            check_versions()
         yield
     finally:
         ray.shutdown()
@@ -126,26 +129,22 @@ class _Messages:
 
 def _node_of(name: str) -> dict[str, Any]:
     """The node that is the device, as Ray describes it."""
-    nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    nodes = alive_nodes()
     found = [node for node in nodes if node["Resources"].get(DEVICE + name, 0) > 0]
     if len(found) > 1:
         raise UnavailableError(
             f"{len(found)} nodes of the Ray cluster have the resource {DEVICE + name}, and a device is one: "
-            f"{', '.join(sorted(map(_label, found)))}. Type 'ray stop' on all but the one that is the device, and "
+            f"{', '.join(sorted(map(label, found)))}. Type 'ray stop' on all but the one that is the device, and "
             "start the others with names of their own"
         )
     if found:
         return found[0]
-    there = "; ".join(f"{_label(n)}: {', '.join(f'{a:g} {r}' for r, a in sorted(_whole(n).items()))}" for n in nodes)
+    there = "; ".join(f"{label(n)}: {', '.join(f'{a:g} {r}' for r, a in sorted(_whole(n).items()))}" for n in nodes)
     address = ray.get_runtime_context().gcs_address
     raise UnavailableError(
         f"no node of the Ray cluster has the resource {DEVICE + name} ({there}). On the device, type: ray start "
         f"--address={address} --resources='{{\"{DEVICE}{name}\": 1}}'"
     )
-
-
-def _label(node: Mapping[str, Any]) -> str:
-    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def _whole(node: Mapping[str, Any]) -> dict[str, float]:
@@ -165,16 +164,16 @@ def _run(node: Mapping[str, Any], function: Callable[..., Any], arguments: tuple
         max_retries=0,
         scheduling_strategy=there,
     )(_there)
-    observer.progress(f"waiting until {_label(node)} is free", 0.0)
+    observer.progress(f"waiting until {label(node)} is free", 0.0)
     task = remote.remote(messages, function, arguments)
     try:
-        return _result(_label(node), task, messages, observer)
+        return _result(label(node), task, messages, observer)
     except RayTaskError as error:
-        raise _in_words(_label(node), error) from None
+        raise _in_words(label(node), error) from None
     except RayError as error:
         with suppress(RayError):
             _cancel(task)  # where only Ray lost sight of it, it would go on holding the node
-        raise _LostError(f"what ran on {_label(node)} is lost: {str(error).splitlines()[0].rstrip('.')}") from error
+        raise _LostError(f"what ran on {label(node)} is lost: {str(error).splitlines()[0].rstrip('.')}") from error
     except BaseException:
         _cancel(task)
         raise

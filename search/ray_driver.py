@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the driver; the ledger has everything
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # TensorBoard is enough
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # nor does anybody read Tune's own account of the trials
 
 import ray
 import torch
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.exceptions import RayError
+from ray.tune.error import TuneError
+from ray.tune.logger import TBXLoggerCallback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hwnas.search.evaluators.base import Evaluation, Evaluator
+from hwnas.search.halving import SuccessiveHalving
 from hwnas.search.ledger import State, Trial
+from hwnas.search.ray_nodes import as_ray_says, check_resources, own_version, wrong_version
 from hwnas.search.session import SearchSession
+from hwnas.spaces.errors import HwnasError, UnavailableError
+from hwnas.spaces.files import is_full, no_room
 
 Result = TypeVar("Result")
 MAX_FAILURES = 2
 """Times a trial is started again after its worker process died; errors that it raised itself are not retried."""
+ONE_CPU = {"cpu": 1.0}
 
 
 def run_trials(
@@ -34,34 +45,35 @@ def run_trials(
     early_stopping: bool,
     seed: int,
     on_trial: Callable[[Trial], None],
+    resources: Mapping[str, float] = ONE_CPU,
 ) -> None:
     """Evaluates the session's candidates as Tune trials until there are no more.
 
     Args:
         session: Hands out candidates and takes results.
-        evaluator: Sent to the workers once.
+        evaluator: Put into Ray's object store once, from where every worker takes it.
         folder: For Tune's own files, TensorBoard logs among them.
         workers: Trials at a time.
-        early_stopping: Whether ASHA (Li et al., MLSys 2020) stops trials whose reward is hopeless for their steps.
+        early_stopping: Whether trials whose reward is hopeless for their steps are stopped, see `SuccessiveHalving`.
         seed: Added to a trial's number, it seeds that trial.
         on_trial: Called after each trial.
+        resources: That a trial takes of its node, by name: ``cpu``, ``gpu``, and the node's own such as ``device:pi5``.
+
+    Raises:
+        UnavailableError: No node has the resources, or a node has another version of hwnas.
+        DiskFullError: There is no room for what must be written; what was finished is kept.
     """
+    check_resources(resources)
     searcher = _SessionSearcher(session, evaluator.steps, seed, on_trial)
-    scheduler: Any = FIFOScheduler()
-    if early_stopping and evaluator.steps >= 3:
-        scheduler = ASHAScheduler(
-            time_attr="training_iteration",
-            metric="reward",
-            mode="max",
-            max_t=evaluator.steps,
-            grace_period=max(1, evaluator.steps // 3),
-            reduction_factor=2,
-        )
+    trainable = tune.with_parameters(
+        _Trial, evaluator=evaluator, threads=_threads(resources), version=own_version()
+    )
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # all workers start at once, as much as a searcher can
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_Trial, evaluator=evaluator), {"cpu": 1}),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([as_ray_says(resources)])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=scheduler,
+            scheduler=_Halving(session, evaluator.steps) if early_stopping else FIFOScheduler(),
             num_samples=-1,
             max_concurrent_trials=workers,
             reuse_actors=True,
@@ -71,23 +83,50 @@ def run_trials(
             name="tune",
             storage_path=str(folder.resolve()),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[TBXLoggerCallback()],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except (TuneError, RayError, OSError) as error:
+        # Tune gives what its searcher raised as text.
+        if searcher.failure is not None:
+            raise searcher.failure from None
+        if "No space left on device" in str(error) or (isinstance(error, OSError) and is_full(error)):
+            raise no_room(folder) from error
+        raise
 
 
-def map_parallel(function: Callable[..., Result], shared: object, arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
-    """``function(shared, *arguments[i])`` for every i, each in a worker process with one CPU, results in order."""
+def map_parallel(
+    function: Callable[..., Result],
+    shared: object,
+    arguments: Sequence[tuple[Any, ...]],
+    resources: Mapping[str, float] = ONE_CPU,
+) -> list[Result]:
+    """``function(shared, *arguments[i])`` for every i, each in a worker process, results in order.
+
+    ``resources`` are what each takes of its node, as in `run_trials`. Raises `UnavailableError` where no node has them.
+    """
+    check_resources(resources)
+    bundle = as_ray_says(resources)
     reference = ray.put(shared)
-    remote = ray.remote(num_cpus=1, max_retries=MAX_FAILURES)(_single_threaded)
-    results: list[Result] = ray.get([remote.remote(function, reference, *args) for args in arguments])
+    remote = ray.remote(
+        num_cpus=bundle.pop("CPU", 0), num_gpus=bundle.pop("GPU", 0), resources=bundle, max_retries=MAX_FAILURES
+    )(_with_threads)
+    threads = _threads(resources)
+    results: list[Result] = ray.get([remote.remote(threads, function, reference, *args) for args in arguments])
     return results
 
 
-def _single_threaded(function: Callable[..., Result], *arguments: Any) -> Result:
-    torch.set_num_threads(1)
+def _with_threads(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
+    torch.set_num_threads(threads)
     return function(*arguments)
+
+
+def _threads(resources: Mapping[str, float]) -> int:
+    return max(1, int(resources.get("cpu", 1)))
 
 
 class _SessionSearcher(Searcher):  # type: ignore[misc]
@@ -100,6 +139,8 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         self.seed = seed
         self.on_trial = on_trial
         self.numbers: dict[str, int] = {}
+        self.curves: dict[int, list[float]] = {}
+        self.failure: HwnasError | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune stores its searcher; this one's state is the session's, which is stored elsewhere."""
@@ -107,30 +148,49 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate as a trial's configuration."""
-        trial = self.session.next()
+        with self._remembering():
+            trial = self.session.next()
         if trial is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = trial.number
-        objective = self.session.controller.objective
-        factor = objective.reward(1.0, trial.costs)  # type: ignore[arg-type]
         return {
             "number": trial.number,
             "candidate": self.session.controller.space.decode(trial.row).to_json(),
-            "reward_per_accuracy": float(factor),
+            "reward_per_accuracy": reward_per_accuracy(self.session, trial),
             "seed": self.seed + trial.number,
         }
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Notes what a trial has come to; one that began again begins its curve again."""
+        curve = self.curves.setdefault(self.numbers[trial_id], [])
+        del curve[int(result["training_iteration"]) - 1 :]
+        curve.append(float(result["accuracy"]))
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Records the last result of a trial."""
-        number = self.numbers.pop(trial_id)
         result = result or {}
-        if message := result.get("error") or ("its worker process died repeatedly" if error or not result else ""):
-            done = self.session.finish(number, "failed", accuracy=None, steps=0, error=message)
-        else:
-            steps = int(result["training_iteration"])
-            state: State = "complete" if steps >= self.steps else "pruned"
-            done = self.session.finish(number, state, accuracy=float(result["accuracy"]), steps=steps)
+        failed = result.get("error") or ("its worker process died repeatedly" if error or not result else "")
+        with self._remembering():
+            if result.get("refused"):
+                raise UnavailableError(failed)
+            if not failed:
+                self.on_trial_result(trial_id, result)
+            number = self.numbers.pop(trial_id)
+            curve = self.curves.pop(number, [])
+            if failed:
+                done = self.session.finish(number, "failed", accuracy=None, steps=0, error=failed, curve=curve)
+            else:
+                state: State = "complete" if len(curve) >= self.steps else "pruned"
+                done = self.session.finish(number, state, accuracy=curve[-1], steps=len(curve), curve=curve)
         self.on_trial(done)
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except HwnasError as error:
+            self.failure = error
+            raise
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the session saves itself."""
@@ -139,17 +199,42 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         """Nothing: a resumed run makes a new session."""
 
 
+def reward_per_accuracy(session: SearchSession, trial: Trial) -> float:
+    """What a trial's accuracy is multiplied by."""
+    return float(session.controller.objective.reward(1.0, trial.costs))  # type: ignore[arg-type]
+
+
+class _Halving(FIFOScheduler):  # type: ignore[misc]
+    """Stops hopeless trials; begins with what the session's finished trials had shown."""
+
+    def __init__(self, session: SearchSession, steps: int) -> None:
+        super().__init__()
+        self.rule = SuccessiveHalving(steps)
+        for trial in session.ledger.finished:
+            factor = reward_per_accuracy(session, trial)
+            for step, accuracy in enumerate(trial.curve, 1):
+                self.rule.stops(trial.number, step, accuracy * factor)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether the trial goes on."""
+        hopeless = self.rule.stops(trial.config["number"], int(result["training_iteration"]), float(result["reward"]))
+        return str(TrialScheduler.STOP if hopeless else TrialScheduler.CONTINUE)
+
+
 class _Trial(tune.Trainable):  # type: ignore[misc]
     """One candidate under evaluation in a worker process; the process is reused for the next candidate."""
 
-    def setup(self, config: dict[str, Any], evaluator: Evaluator) -> None:
-        """Begins with a candidate."""
-        torch.set_num_threads(1)
+    def setup(self, config: dict[str, Any], evaluator: Evaluator, threads: int, version: str) -> None:
+        """Begins with a candidate, unless this node has another version of hwnas than the driver."""
+        torch.set_num_threads(threads)
         self.evaluator = evaluator
+        self.refusal = wrong_version(f"node {ray.util.get_node_ip_address()}", own_version(), version)
         self._start(config)
 
     def step(self) -> dict[str, Any]:
         """One unit of budget. What the candidate's own training raises ends the trial, not the search."""
+        if self.refusal:
+            return {"accuracy": 0.0, "reward": 0.0, "error": self.refusal, "refused": True, "done": True}
         try:
             accuracy = self.evaluation.step() if self.evaluation is not None else 0.0
         except Exception as error:

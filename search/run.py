@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
 
     observer.stage("Device")
     ensure_device(run, observer)
-    with cluster(run.config.search.workers, address):
+    budget = run.config.search
+    with cluster(math.ceil(budget.workers * budget.resources["cpu"]), address):
         observer.stage("Search")
         search(run, observer)
         observer.stage("Final training")
@@ -119,8 +121,11 @@ def search(run: Run, observer: Observer) -> None:
     controller = make_controller(
         run.config.controller.name, run.space, run.objective, budget.seed, **run.config.controller.options
     )
+    evaluator = TrainingEvaluator(run.space.spec, run.dataset, run.config.training)
     state = run.folder / "controller.json"
-    session = SearchSession(controller, run.ledger, state, trials=budget.trials, minutes=budget.minutes)
+    session = SearchSession(
+        controller, run.ledger, state, trials=budget.trials, minutes=budget.minutes, steps=evaluator.steps
+    )
     observer.note(f"{run.space}; maximising {run.objective.describe()}")
     if session.exhausted or (run.folder / "finals").exists():
         return
@@ -130,12 +135,13 @@ def search(run: Run, observer: Observer) -> None:
 
     run_trials(
         session,
-        TrainingEvaluator(run.space.spec, run.dataset, run.config.training),
+        evaluator,
         run.folder,
         workers=budget.workers,
         early_stopping=budget.early_stopping,
         seed=budget.seed,
         on_trial=on_trial,
+        resources=budget.resources,
     )
 
 
@@ -184,7 +190,7 @@ def train_finals(run: Run, observer: Observer) -> list[Final]:
     # The reference is the slowest to train, so it goes first.
     order = [len(candidates) - 1, *range(len(candidates) - 1)]
     arguments = [(candidates[i].to_json(), seed, str(paths[i])) for i in order]
-    accuracies = dict(zip(order, map_parallel(train_final, evaluator, arguments), strict=True))
+    accuracies = dict(zip(order, map_parallel(train_final, evaluator, arguments, run.config.search.resources), strict=True))
     finals = [Final(c, accuracies[i], paths[i]) for i, c in enumerate(candidates)]
     for f in finals:
         trained = np.isfinite(f.validation_accuracy)

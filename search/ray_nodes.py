@@ -1,0 +1,96 @@
+"""What the nodes of the Ray cluster that was joined have: resources, and the same hwnas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+
+import ray
+from ray._private.state import state as cluster_state
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from hwnas.spaces.errors import UnavailableError
+
+ANSWER_S = 60.0
+"""So long a node may take to say its version; one that says nothing is asked again when a trial begins there."""
+
+
+def label(node: Mapping[str, Any]) -> str:
+    """What errors call a node."""
+    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """As Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def as_ray_says(resources: Mapping[str, float]) -> dict[str, float]:
+    """Resources by Ray's names."""
+    return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): amount for name, amount in resources.items()}
+
+
+def check_resources(resources: Mapping[str, float]) -> None:
+    """Raises `UnavailableError` where no node, nor one that an autoscaler may add, can ever fulfil them.
+
+    Args:
+        resources: By name: ``cpu``, ``gpu``, and nodes' own.
+    """
+    needed = as_ray_says(resources)
+    nodes = alive_nodes()
+    offers: list[Mapping[str, float]] = [node["Resources"] for node in nodes]
+    config = cluster_state.get_cluster_config()
+    offers += [group.resources for group in config.node_group_configs] if config is not None else []
+    if any(all(offer.get(name, 0) >= amount for name, amount in needed.items()) for offer in offers):
+        return
+    there = "; ".join(
+        f"{label(node)}: {_list({name: node['Resources'].get(name, 0) for name in needed})}" for node in nodes
+    )
+    raise UnavailableError(
+        f"a trial needs {_list(needed)} of one node, and no node of the Ray cluster has that ({there}); change "
+        "search.resources, or start a node that has them: ray start --address=… --num-cpus=… --num-gpus=… "
+        "--resources=…"
+    )
+
+
+def _list(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+def own_version() -> str:
+    """Of hwnas, in this process."""
+    return version("hwnas")
+
+
+def wrong_version(where: str, there: str | None, here: str) -> str:
+    """What is to be said of a node's version; nothing where it is the driver's."""
+    if there == here:
+        return ""
+    has = f"hwnas {there}" if there else "no hwnas"
+    return f"{where} has {has}, and the driver has {here}: install the same on every node"
+
+
+def check_versions() -> None:
+    """Raises `UnavailableError` where a node has another hwnas than this process, or none."""
+
+    def ask() -> str | None:  # of this function, so that it is sent to nodes that could not import it
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("hwnas")
+        except PackageNotFoundError:
+            return None
+
+    nodes = alive_nodes()
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(ask).remote()] = node
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
+    for answer in answered:
+        with suppress(RayError):  # the node was lost meanwhile
+            if said := wrong_version(label(asked[answer]), ray.get(answer), own_version()):
+                raise UnavailableError(said)
