@@ -208,3 +208,31 @@ def search(path: Path, columns: tuple[str, ...], controllers: str, evaluations: 
     emit(figures)
     for column, rows in figures["columns"].items():
         print_figures(rows, column)
+
+
+@bench.command()
+@click.option("--controllers", default="random,evolution", show_default=True, help="Names with commas between them.")
+@click.option("--trials", type=click.IntRange(10), default=1000, show_default=True, help="Of no length.")
+@click.option("--runs", type=click.IntRange(0), default=30, show_default=True, help="Searches to kill.")
+@click.option("--kill-trials", type=click.IntRange(3), default=12, show_default=True, help="Of each of those.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def driver(controllers: str, trials: int, runs: int, kill_trials: int, seed: int) -> None:
+    """What the driver costs a trial, what a resume costs, and what becomes of searches that are killed."""
+    from rich.console import Console
+
+    from hwnas.scripts.bench_driver import kill_figures, overhead_figures, resume_figures
+    from hwnas.scripts.figures_table import print_figures
+    from hwnas.scripts.progress import TerminalObserver
+
+    names = controllers.split(",")
+    figures: dict[str, Any] = {}
+    with TerminalObserver(Console(stderr=True)) as observer:
+        figures["resume"] = {name: resume_figures(name, trials, seed) for name in names}
+        figures["overhead"] = {name: overhead_figures(name, trials, seed) for name in names}
+        if runs:
+            figures["kill"] = {name: kill_figures(name, runs, kill_trials, seed, observer.progress) for name in names}
+    emit(figures)
+    print_figures(figures["resume"], "the session alone, and to resume it")
+    print_figures(figures["overhead"], "trials of no length on 2 workers")
+    if runs:
+        print_figures(figures["kill"], "searches with one worker, each killed once")

@@ -41,7 +41,7 @@ def search(
     from hwnas.search.config import load_config, parse_config
     from hwnas.search.run import continue_run
     from hwnas.search.run_folder import Run
-    from hwnas.spaces.errors import NoisyMeasurementError
+    from hwnas.spaces.errors import DiskFullError, NoisyMeasurementError
 
     if (file is None) == (resume is None):
         raise click.UsageError("give either a search FILE or --resume RUN")
@@ -67,6 +67,8 @@ def search(
         raise NoisyMeasurementError(
             f"{error}; everything finished is kept, continue with: {run.resume_command}"
         ) from error
+    except DiskFullError as error:
+        raise DiskFullError(f"{error}. Continue with: {run.resume_command}") from error
     console.print(networks_table(result.networks))
     console.print(f"model:  {run.folder / 'model.onnx'}\nreport: {run.folder / 'report.html'}", highlight=False)
 

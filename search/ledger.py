@@ -93,7 +93,9 @@ class Ledger:
                 raise no_room(path) from error
             raise InvalidFileError(f"{path} is not a usable Optuna storage: {error}") from error
         self._connection = sqlite3.connect(path, timeout=LOCKED_S, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")  # one write to disk per transaction, and readers never wait
+        self._connection.execute(
+            "PRAGMA journal_mode = WAL"
+        )  # one write to disk per transaction, and readers never wait
         self._connection.execute("PRAGMA synchronous = FULL")
         self._distributions = {
             d.name: distribution_to_json(CategoricalDistribution(d.options)) for d in space.decisions

@@ -65,9 +65,7 @@ def run_trials(
     """
     check_resources(resources)
     searcher = _SessionSearcher(session, evaluator.steps, seed, on_trial)
-    trainable = tune.with_parameters(
-        _Trial, evaluator=evaluator, threads=_threads(resources), version=own_version()
-    )
+    trainable = tune.with_parameters(_Trial, evaluator=evaluator, threads=_threads(resources), version=own_version())
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # all workers start at once, as much as a searcher can
     tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([as_ray_says(resources)])),

@@ -23,8 +23,10 @@ from hwnas.search.ledger import Trial
 from hwnas.search.observer import Observer
 from hwnas.search.reach import check_reachable
 from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run_lock import held
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import DivergedError, UnavailableError
+from hwnas.spaces.files import is_full, no_room
 
 
 def run_search(
@@ -50,13 +52,25 @@ def run_search(
 
 
 def continue_run(run: Run, observer: Observer, address: str | None = None) -> RunResult:
-    """Does what a run still lacks. Nothing that was finished is done again."""
+    """Does what a run still lacks. Nothing that was finished is done again.
+
+    Raises:
+        UnavailableError: Another search is running in the folder, or something that the run needs is not there.
+        DiskFullError: There is no room for what must be written.
+        HwnasError: Other bad input, with what to do.
+    """
     from hwnas.search.report import write_report
     from hwnas.search.summary import report_data
 
     torch.set_num_threads(1)
-    result = run.result or finish_run(run, observer, address)
-    write_report(run.folder / "report.html", report_data(run, result))
+    try:
+        with held(run.folder):
+            result = run.result or finish_run(run, observer, address)
+            write_report(run.folder / "report.html", report_data(run, result))
+    except OSError as error:
+        if is_full(error):
+            raise no_room(run.folder) from error
+        raise
     return result
 
 
@@ -190,7 +204,9 @@ def train_finals(run: Run, observer: Observer) -> list[Final]:
     # The reference is the slowest to train, so it goes first.
     order = [len(candidates) - 1, *range(len(candidates) - 1)]
     arguments = [(candidates[i].to_json(), seed, str(paths[i])) for i in order]
-    accuracies = dict(zip(order, map_parallel(train_final, evaluator, arguments, run.config.search.resources), strict=True))
+    accuracies = dict(
+        zip(order, map_parallel(train_final, evaluator, arguments, run.config.search.resources), strict=True)
+    )
     finals = [Final(c, accuracies[i], paths[i]) for i, c in enumerate(candidates)]
     for f in finals:
         trained = np.isfinite(f.validation_accuracy)

@@ -22,6 +22,7 @@ from hwnas.search.goal import FORMS, Goal
 from hwnas.search.ledger import Ledger
 from hwnas.search.objective import Objective
 from hwnas.search.report_data import NetworkRow
+from hwnas.search.run_lock import held
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.files import write_text, write_yaml
@@ -34,7 +35,7 @@ class Run:
 
     Attributes:
         folder: With ``config.yaml``, ``device/``, ``optuna.db``, ``controller.json``, ``finals/``, ``tune/``,
-            ``model.onnx``, ``result.json`` and ``report.html``.
+            ``model.onnx``, ``result.json``, ``report.html``, and the ``lock`` of the process that is searching.
         config: As in ``config.yaml``.
     """
 
@@ -48,6 +49,7 @@ class Run:
         Raises:
             InvalidFileError: The folder holds a run that has begun already. One that never got as far as knowing its
                 device, because something was wrong with it, is replaced.
+            UnavailableError: Another search is running in the folder.
             HwnasError: What the configuration names cannot be used.
         """
         run = cls(folder, config.model_copy(update={"space": config.space.resolved()}))
@@ -55,7 +57,8 @@ class Run:
             raise InvalidFileError(f"{folder} holds a run already; continue it with '{run.resume_command}'")
         controller_class(config.controller.name, config.controller.options)
         _ = run.space
-        write_yaml(folder / "config.yaml", run.config.model_dump(mode="json"))
+        with held(folder):
+            write_yaml(folder / "config.yaml", run.config.model_dump(mode="json"))
         return run
 
     @classmethod

@@ -39,6 +39,9 @@ class SearchSession:
         minutes: Time after which no further candidate is handed out.
         steps: Units of budget that a full evaluation takes.
 
+    Attributes:
+        controller_s: Seconds that the controller took to be asked and told, in this session.
+
     Raises:
         InvalidFileError: The controller's state cannot be restored.
         DiskFullError: There is no room for it.
@@ -64,7 +67,7 @@ class SearchSession:
         self.clock = Stopwatch(max((t.finished_s for t in known), default=0.0))
         self._asked = 0
         self._told = 0
-        self._unsaved_s = self._saving_s = 0.0
+        self.controller_s = self._saved_s = self._saving_s = 0.0
         self._unsaved = False
         results = sorted((t for t in known if t.state != "running"), key=lambda t: t.place or 0)
         if state_path.exists():
@@ -154,11 +157,11 @@ class SearchSession:
         try:
             return call()
         finally:
-            self._unsaved_s += time.perf_counter() - begun
+            self.controller_s += time.perf_counter() - begun
             self._unsaved = True
 
     def _save_if_worth(self) -> None:
-        if self._unsaved_s >= SAVED_WORTH * self._saving_s:
+        if self.controller_s - self._saved_s >= SAVED_WORTH * self._saving_s:
             self._save()
 
     def _save_at_the_end(self) -> None:
@@ -170,7 +173,7 @@ class SearchSession:
         state = {"controller": self.controller.state_dict(), "asked": self._asked, "told": self._told}
         write_text(self.state_path, json.dumps(state))
         self._saving_s = time.perf_counter() - begun
-        self._unsaved_s = 0.0
+        self._saved_s = self.controller_s
         self._unsaved = False
 
     def _restore(self, known: Sequence[Trial], results: Sequence[Trial]) -> None:

@@ -22,7 +22,7 @@ def test_it_stops_the_trials_that_ray_tune_stops(steps: int) -> None:
     rule, bracket = SuccessiveHalving(steps), _Bracket(max(1, steps // 3), steps, FACTOR, 0, True)
     rng, stopped = np.random.default_rng(steps), 0
     curves = rng.normal(size=(40, 1)) + np.arange(steps) * 0.1 + 0.3 * rng.normal(size=(40, steps))
-    alive = {n: 1 for n in range(40)}
+    alive = dict.fromkeys(range(40), 1)
     while alive:  # workers advance in any order
         number = int(rng.choice(list(alive)[:5]))
         step = alive[number]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from hwnas.search.ray_cluster import cluster
 from hwnas.search.ray_driver import map_parallel, run_trials
 from hwnas.search.session import SearchSession
 from hwnas.spaces import Candidate
-from hwnas.spaces.errors import DivergedError
+from hwnas.spaces.errors import DiskFullError, DivergedError, UnavailableError
+from hwnas.spaces.files import no_room
 
 from .fixtures import bare_space
 from .test_session import cost
@@ -57,6 +59,7 @@ class Scripted:
     raises_in_step: tuple[tuple[int, Exception], ...] = ()
     dies_once: frozenset[int] = frozenset()
     dies_always: frozenset[int] = frozenset()
+    slow_s: float = 0.0
 
     def start(self, candidate: Candidate, seed: int) -> ScriptedEvaluation:
         return ScriptedEvaluation(self, candidate, seed - SEED)
@@ -69,9 +72,10 @@ class ScriptedEvaluation:
             raise dict(script.raises_at_start)[number]
 
     def step(self) -> float:
+        time.sleep(self.script.slow_s)
         self.epoch += 1
         with Path(self.script.folder, f"{self.number}").open("a") as file:
-            file.write(f"step {self.epoch} of {self.candidate.digest}\n")
+            file.write(f"step {self.epoch} of {self.candidate.digest} at {time.time()}\n")
         script, number = self.script, self.number
         if self.epoch == 2:
             if number in dict(script.raises_in_step):
@@ -85,25 +89,33 @@ class ScriptedEvaluation:
 def run(folder: Path, trials: int, **script: Any) -> list[Trial]:
     """All trials of a search, after checking that each was reported once."""
     workers, early = script.pop("workers", 2), script.pop("early_stopping", False)
+    name, evaluator = script.pop("controller", "random"), script.pop("evaluator", Scripted)
+    resources = script.pop("resources", {"cpu": 1})
     (folder / "marks").mkdir(exist_ok=True)
     ledger = Ledger(folder / "optuna.db", SPACE, "latency_ms")
-    controller = make_controller("random", SPACE, Objective(cost, (Goal(7.0),)), 0)
+    known = len(ledger.finished)
+    controller = make_controller(name, SPACE, Objective(cost, (Goal(7.0),)), 0)
     session = SearchSession(controller, ledger, folder / "controller.json", trials=trials)
     heard: list[Trial] = []
     run_trials(
         session,
-        Scripted(str(folder / "marks"), **script),
+        evaluator(str(folder / "marks"), **script),
         folder,
         workers=workers,
         early_stopping=early,
         seed=SEED,
         on_trial=heard.append,
+        resources=resources,
     )
     recorded = ledger.trials()
-    assert sorted(t.number for t in heard) == list(range(trials))
+    assert sorted(t.number for t in heard) == list(range(known, trials))
     assert [t.number for t in recorded] == list(range(trials))
     assert len({t.digest for t in recorded}) == trials
     return recorded
+
+
+def trials_of(folder: Path) -> list[Trial]:
+    return Ledger(folder / "optuna.db", SPACE, "latency_ms").trials()
 
 
 def steps_of(folder: Path, number: int) -> list[int]:
@@ -132,7 +144,7 @@ def test_candidates_are_evaluated_once_whatever_becomes_of_them(tmp_path: Path) 
         ratio = cost(trial.row)["latency_ms"][0] / 7.0
         assert trial.reward == pytest.approx(trial.accuracy * ratio**-0.07)
         lines = (tmp_path / "marks" / str(trial.number)).read_text().splitlines()
-        assert {line.partition(" of ")[2] for line in lines} == {trial.digest}
+        assert {line.split()[3] for line in lines} == {trial.digest}
     # What a candidate raised itself is not tried again; a death is, from the beginning.
     taken = [steps_of(tmp_path, number) for number in range(6)]
     assert taken == [[1, 2, 3], [], [1, 2], [1, 2, 1, 2, 3], [1, 2], [1, 2, 3]]
@@ -186,6 +198,78 @@ def test_a_resumed_search_evaluates_only_what_is_missing(tmp_path: Path) -> None
     assert [t.state for t in trials] == ["complete"] * 4
     assert trials[2].digest == waiting.digest
     assert {name: (tmp_path / "marks" / name).read_text() for name in before} == before
+
+
+def test_a_resumed_search_stops_early_what_an_uninterrupted_one_would(tmp_path: Path) -> None:
+    """The driver is killed after four trials; the fifth is hopeless beside them, and the first of the new session."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder, parts in ((whole, (6,)), (broken, (4, 6))):
+        folder.mkdir()
+        for trials in parts:
+            run(folder, trials, steps=4, hopeless=frozenset({4}), workers=1, early_stopping=True)
+    ended = [[(t.digest, t.state, t.accuracy, t.steps, t.curve) for t in trials_of(f)] for f in (whole, broken)]
+    assert ended[0] == ended[1]
+    assert ended[1][4][1:] == ("pruned", 0.01, 1, (0.01,))
+    assert ended[1][5][4] == pytest.approx([0.551, 0.552, 0.553, 0.554])
+
+
+@dataclass(frozen=True)
+class Counted(Scripted):
+    """Leaves a mark whenever it is packed for another process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        with Path(self.folder, "packed").open("a") as file:
+            file.write("packed\n")
+        return dict(self.__dict__)
+
+
+def test_the_evaluator_is_packed_once_and_trials_overlap(tmp_path: Path) -> None:
+    """Whatever the controller; it holds the data, which would be packed with each trial otherwise."""
+    run(tmp_path, 6, evaluator=Counted, controller="evolution", slow_s=0.1)
+    assert (tmp_path / "marks" / "packed").read_text().count("packed") == 1
+    spans = [read_span(tmp_path, number) for number in range(6)]
+    assert sum(a < d and c < b for i, (a, b) in enumerate(spans) for c, d in spans[:i]) >= 2
+
+
+def read_span(folder: Path, number: int) -> tuple[float, float]:
+    """When the trial's first and last step were."""
+    times = [float(line.split()[-1]) for line in (folder / "marks" / str(number)).read_text().splitlines()]
+    return times[0], times[-1]
+
+
+def test_resources_that_no_node_has_are_an_error_at_once(tmp_path: Path) -> None:
+    said = r"a trial needs 1 CPU, 1 device:pi5 of one node, and no node .* has that \(node .*: 2 CPU, 0 device:pi5\); "
+    with pytest.raises(UnavailableError, match=said):
+        run(tmp_path, 2, resources={"cpu": 1, "device:pi5": 1})
+    with pytest.raises(UnavailableError, match=r"needs 3 CPU of one node"):
+        map_parallel(power, 3, [(1,)], {"cpu": 3})
+
+
+def test_a_node_with_another_hwnas_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that came after the driver had asked them all."""
+    monkeypatch.setattr("hwnas.search.ray_driver.own_version", lambda: "99.0")
+    with pytest.raises(UnavailableError, match=r"node .* has hwnas 0.*, and the driver has 99\.0: install the same"):
+        run(tmp_path, 2)
+    assert {t.state for t in trials_of(tmp_path)} == {"running"}
+    monkeypatch.undo()
+    assert [t.state for t in run(tmp_path, 2)] == ["complete", "complete"]
+
+
+def test_a_disk_that_fills_up_during_the_search_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = Ledger.end
+
+    def full(self: Ledger, number: int, *args: Any, **kwargs: Any) -> Trial:
+        if number == 1:
+            raise no_room(self.path)
+        return end(self, number, *args, **kwargs)
+
+    monkeypatch.setattr(Ledger, "end", full)
+    with pytest.raises(DiskFullError, match=r"no room on the disk for .*optuna\.db; free some"):
+        run(tmp_path, 3, workers=1)
+    assert [t.state for t in trials_of(tmp_path)] == ["complete", "running"]
+    monkeypatch.undo()
+    assert [t.state for t in run(tmp_path, 3, workers=1)] == ["complete"] * 3
+    assert steps_of(tmp_path, 0) == [1, 2, 3]
 
 
 def power(base: int, exponent: int) -> tuple[int, int]:

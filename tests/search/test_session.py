@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.ledger import Ledger, State, Trial
+from hwnas.search.random_search import RandomSearch
 from hwnas.search.session import SearchSession
 from hwnas.spaces import Space
 from hwnas.spaces.errors import DiskFullError, InfeasibleError, InvalidFileError
@@ -261,6 +264,81 @@ def test_without_its_state_the_controller_does_not_repeat_what_is_running(name: 
     assert running
     assert new
     assert running.digest != new.digest
+
+
+def test_a_full_disk_stops_the_search_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller's state finds no room, at each of its writes in turn."""
+    monkeypatch.setattr("hwnas.search.session.SAVED_WORTH", 0.0)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    for folder in (straight, broken):
+        folder.mkdir()
+    run_to_the_end(open_session(straight))
+    replace_file, failures = os.replace, 0
+
+    def full(source: Path, target: Path) -> None:
+        nonlocal failures
+        failures += 1
+        if failures % 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    for _ in range(20):
+        with suppress(DiskFullError):
+            run_to_the_end(open_session(broken))
+            break
+    assert failures > 2 * TRIALS
+    with pytest.raises(DiskFullError, match=r"no room on the disk for .*controller\.json; free some, then go on"):
+        write_text(broken / "controller.json", "{}")
+    assert story(broken) == story(straight)
+    assert not list(broken.glob(".controller*"))
+
+
+def test_the_controller_hears_how_far_a_trial_was_trained(tmp_path: Path) -> None:
+    session = open_session(tmp_path, "random", steps=4)
+    for steps, state in ((4, "complete"), (1, "pruned"), (0, "failed")):
+        trial = session.next()
+        assert trial
+        session.finish(trial.number, state, accuracy=None if state == "failed" else 0.5, steps=steps)  # type: ignore[arg-type]
+    for heard in (session, open_session(tmp_path, "random", steps=4)):
+        assert heard.controller.results.fidelity.tolist() == [1.0, 0.25, 0.0]
+    (tmp_path / "controller.json").unlink()
+    assert open_session(tmp_path, "random", steps=4).controller.results.fidelity.tolist() == [1.0, 0.25, 0.0]
+
+
+def test_a_controller_that_answers_otherwise_than_before_keeps_the_candidates_of_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of its code: asked again, it gives other candidates."""
+    monkeypatch.setattr("hwnas.search.session.SAVED_WORTH", 1e9)
+    session = open_session(tmp_path, "random", trials=6)
+    for _ in range(3):
+        evaluate(session, session.next())  # type: ignore[arg-type]
+    session.next()
+    before = story(tmp_path)
+    monkeypatch.setattr(RandomSearch, "propose", lambda self: self.space.sample(self.rng, 77))
+    again = open_session(tmp_path, "random", trials=6)
+    assert story(tmp_path) == before
+    assert again.controller.results.rows.tolist() == [t.row.tolist() for t in again.ledger.trials()[:3]]
+    assert run_to_the_end(again) == [3, 4, 5]
+    assert len({entry[1] for entry in story(tmp_path)}) == 6
+
+
+def test_a_long_search_does_not_slow_down(tmp_path: Path) -> None:
+    """What is written for each trial does not grow with their number."""
+    session = open_session(tmp_path, "random", bare_space(4, 4, 4, 4, 4, 4), trials=400)
+    written = {"times": 0}
+    session._save = lambda save=session._save: (written.update(times=written["times"] + 1), save())  # type: ignore[assignment,func-returns-value,misc]
+    statements: list[str] = []
+    session.ledger._connection.set_trace_callback(statements.append)
+    counts = []
+    for _ in range(400):
+        evaluate(session, session.next())  # type: ignore[arg-type]
+        counts.append(len(statements))
+        statements.clear()
+    # A candidate: BEGIN, a look, 1 + 6 + 4 rows, COMMIT; a result: BEGIN, 2 values where it is complete, 2, COMMIT.
+    assert set(counts) == {20, 18}
+    assert written["times"] < 200
 
 
 def valid_state(folder: Path) -> dict[str, Any]:
