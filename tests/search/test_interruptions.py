@@ -126,3 +126,24 @@ def test_a_killed_driver_loses_nothing_that_was_finished(tmp_path: Path) -> None
     assert search.end() == -signal.SIGKILL
     check_resumed(tmp_path, trials_of(tmp_path / "my run"), ["search", "--resume", "my run"])
     assert search.nothing_is_left()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("devices")
+def test_two_searches_on_one_machine_keep_apart(tmp_path: Path) -> None:
+    """Each has its own Ray and ends well; a third, in the folder of the first, is refused at once."""
+    first = start(tmp_path)
+    (second_folder := tmp_path / "second").mkdir()
+    refused = Search(second_folder, "search", "--resume", "../my run")
+    assert refused.end() == 2
+    said = rf"another search is running in \.\./my run \(process {first.process.pid} on .*\); wait until it has ended"
+    assert re.search(said, refused.err.read_text())
+    assert first.process.poll() is None
+    config = small_search(search={"trials": 2, "workers": 1, "early_stopping": False})
+    write_yaml(second_folder / "search.yaml", config.model_dump(mode="json"))
+    second = Search(second_folder, "search", "search.yaml", "--out", "other run")
+    assert second.end() == 0, second.err.read_text()
+    assert first.end() == 0, first.err.read_text()
+    assert [t.state for t in trials_of(tmp_path / "my run")] == ["complete"] * TRIALS
+    assert [t.state for t in trials_of(second_folder / "other run")] == ["complete"] * 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +58,6 @@ class Scripted:
     raises_in_step: tuple[tuple[int, Exception], ...] = ()
     dies_once: frozenset[int] = frozenset()
     dies_always: frozenset[int] = frozenset()
-    slow_s: float = 0.0
 
     def start(self, candidate: Candidate, seed: int) -> ScriptedEvaluation:
         return ScriptedEvaluation(self, candidate, seed - SEED)
@@ -72,10 +70,9 @@ class ScriptedEvaluation:
             raise dict(script.raises_at_start)[number]
 
     def step(self) -> float:
-        time.sleep(self.script.slow_s)
         self.epoch += 1
         with Path(self.script.folder, f"{self.number}").open("a") as file:
-            file.write(f"step {self.epoch} of {self.candidate.digest} at {time.time()}\n")
+            file.write(f"step {self.epoch} of {self.candidate.digest}\n")
         script, number = self.script, self.number
         if self.epoch == 2:
             if number in dict(script.raises_in_step):
@@ -84,6 +81,16 @@ class ScriptedEvaluation:
             if number in script.dies_always or (number in script.dies_once and steps == 2):
                 os._exit(1)
         return 0.01 * self.epoch if number in script.hopeless else 0.5 + 0.01 * number + 0.001 * self.epoch
+
+
+@dataclass(frozen=True)
+class Counted(Scripted):
+    """Leaves a mark whenever it is packed for another process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        with Path(self.folder, "packed").open("a") as file:
+            file.write("packed\n")
+        return dict(self.__dict__)
 
 
 def run(folder: Path, trials: int, **script: Any) -> list[Trial]:
@@ -129,6 +136,7 @@ def test_candidates_are_evaluated_once_whatever_becomes_of_them(tmp_path: Path) 
     trials = run(
         tmp_path,
         6,
+        evaluator=Counted,
         raises_at_start=((1, MemoryError("too large for this machine")),),
         raises_in_step=((2, DivergedError("the loss became nan")), (4, MemoryError())),
         dies_once=frozenset({3}),
@@ -144,10 +152,12 @@ def test_candidates_are_evaluated_once_whatever_becomes_of_them(tmp_path: Path) 
         ratio = cost(trial.row)["latency_ms"][0] / 7.0
         assert trial.reward == pytest.approx(trial.accuracy * ratio**-0.07)
         lines = (tmp_path / "marks" / str(trial.number)).read_text().splitlines()
-        assert {line.split()[3] for line in lines} == {trial.digest}
+        assert {line.partition(" of ")[2] for line in lines} == {trial.digest}
     # What a candidate raised itself is not tried again; a death is, from the beginning.
     taken = [steps_of(tmp_path, number) for number in range(6)]
     assert taken == [[1, 2, 3], [], [1, 2], [1, 2, 1, 2, 3], [1, 2], [1, 2, 3]]
+    assert (tmp_path / "marks" / "packed").read_text().count("packed") == 1  # with the data that it holds
+    assert [t.results_before for t in trials[:2]] == [0, 0]  # both workers begin at once
     assert list((tmp_path / "tune").glob("trial-0000*/events.out.tfevents*"))
 
 
@@ -200,6 +210,7 @@ def test_a_resumed_search_evaluates_only_what_is_missing(tmp_path: Path) -> None
     assert {name: (tmp_path / "marks" / name).read_text() for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_resumed_search_stops_early_what_an_uninterrupted_one_would(tmp_path: Path) -> None:
     """The driver is killed after four trials; the fifth is hopeless beside them, and the first of the new session."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -213,30 +224,6 @@ def test_a_resumed_search_stops_early_what_an_uninterrupted_one_would(tmp_path: 
     assert ended[1][5][4] == pytest.approx([0.551, 0.552, 0.553, 0.554])
 
 
-@dataclass(frozen=True)
-class Counted(Scripted):
-    """Leaves a mark whenever it is packed for another process."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        with Path(self.folder, "packed").open("a") as file:
-            file.write("packed\n")
-        return dict(self.__dict__)
-
-
-def test_the_evaluator_is_packed_once_and_trials_overlap(tmp_path: Path) -> None:
-    """Whatever the controller; it holds the data, which would be packed with each trial otherwise."""
-    run(tmp_path, 6, evaluator=Counted, controller="evolution", slow_s=0.1)
-    assert (tmp_path / "marks" / "packed").read_text().count("packed") == 1
-    spans = [read_span(tmp_path, number) for number in range(6)]
-    assert sum(a < d and c < b for i, (a, b) in enumerate(spans) for c, d in spans[:i]) >= 2
-
-
-def read_span(folder: Path, number: int) -> tuple[float, float]:
-    """When the trial's first and last step were."""
-    times = [float(line.split()[-1]) for line in (folder / "marks" / str(number)).read_text().splitlines()]
-    return times[0], times[-1]
-
-
 def test_resources_that_no_node_has_are_an_error_at_once(tmp_path: Path) -> None:
     said = r"a trial needs 1 CPU, 1 device:pi5 of one node, and no node .* has that \(node .*: 2 CPU, 0 device:pi5\); "
     with pytest.raises(UnavailableError, match=said):
@@ -245,6 +232,7 @@ def test_resources_that_no_node_has_are_an_error_at_once(tmp_path: Path) -> None
         map_parallel(power, 3, [(1,)], {"cpu": 3})
 
 
+@pytest.mark.slow
 def test_a_node_with_another_hwnas_ends_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that came after the driver had asked them all."""
     monkeypatch.setattr("hwnas.search.ray_driver.own_version", lambda: "99.0")
@@ -255,6 +243,7 @@ def test_a_node_with_another_hwnas_ends_the_search(tmp_path: Path, monkeypatch: 
     assert [t.state for t in run(tmp_path, 2)] == ["complete", "complete"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_during_the_search_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     end = Ledger.end
 
