@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,7 +120,7 @@ class SearchBudget(_Section):
     @classmethod
     def _schedulable(cls, resources: dict[str, float]) -> dict[str, float]:
         for name, amount in resources.items():
-            if name not in ("cpu", "gpu") and not name.startswith("device:"):
+            if name not in ("cpu", "gpu") and not re.fullmatch("device:.+", name):
                 raise ValueError(f"there is no resource {name!r}: give cpu, gpu, or device:NAME")
             if amount > 1 and amount != int(amount):
                 raise ValueError(f"{name} must be a whole number or a share of one, got {amount:g}")

@@ -10,24 +10,23 @@ from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the driver; the ledger has everything
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # TensorBoard is enough
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the ledger and `Curves` are enough
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # nor does anybody read Tune's own account of the trials
 
 import ray
 import torch
 from ray import tune
-from ray.exceptions import RayError
 from ray.tune.error import TuneError
-from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from hwnas.search.curves import Curves
 from hwnas.search.evaluators.base import Evaluation, Evaluator
 from hwnas.search.halving import SuccessiveHalving
 from hwnas.search.ledger import State, Trial
 from hwnas.search.ray_nodes import as_ray_says, check_resources, own_version, wrong_version
 from hwnas.search.session import SearchSession
-from hwnas.spaces.errors import HwnasError, UnavailableError
+from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.files import is_full, no_room
 
 Result = TypeVar("Result")
@@ -64,7 +63,7 @@ def run_trials(
         DiskFullError: There is no room for what must be written; what was finished is kept.
     """
     check_resources(resources)
-    searcher = _SessionSearcher(session, evaluator.steps, seed, on_trial)
+    searcher = _SessionSearcher(session, evaluator.steps, seed, Curves(folder / "tune"), on_trial)
     trainable = tune.with_parameters(_Trial, evaluator=evaluator, threads=_threads(resources), version=own_version())
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # all workers start at once, as much as a searcher can
     tuner = tune.Tuner(
@@ -81,20 +80,19 @@ def run_trials(
             name="tune",
             storage_path=str(folder.resolve()),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[TBXLoggerCallback()],
+            stop=_AtFailure(searcher),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
     try:
         tuner.fit()
-    except (TuneError, RayError, OSError) as error:
-        # Tune gives what its searcher raised as text.
-        if searcher.failure is not None:
-            raise searcher.failure from None
+    except (TuneError, OSError) as error:
         if "No space left on device" in str(error) or (isinstance(error, OSError) and is_full(error)):
             raise no_room(folder) from error
         raise
+    if searcher.failure is not None:
+        raise searcher.failure
 
 
 def map_parallel(
@@ -128,17 +126,24 @@ def _threads(resources: Mapping[str, float]) -> int:
 
 
 class _SessionSearcher(Searcher):  # type: ignore[misc]
-    """Lets Tune draw its trials from a session."""
+    """Lets Tune draw its trials from a session.
 
-    def __init__(self, session: SearchSession, steps: int, seed: int, on_trial: Callable[[Trial], None]) -> None:
+    What the session raises is kept in ``failure``, and ends the search: Tune would take it for a failure of the trial,
+    and evaluate it again.
+    """
+
+    def __init__(
+        self, session: SearchSession, steps: int, seed: int, curves: Curves, on_trial: Callable[[Trial], None]
+    ) -> None:
         super().__init__(metric="reward", mode="max")
         self.session = session
         self.steps = steps
         self.seed = seed
+        self.curves = curves
         self.on_trial = on_trial
         self.numbers: dict[str, int] = {}
-        self.curves: dict[int, list[float]] = {}
-        self.failure: HwnasError | None = None
+        self.accuracies: dict[int, list[float]] = {}
+        self.failure: Exception | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune stores its searcher; this one's state is the session's, which is stored elsewhere."""
@@ -146,6 +151,7 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next candidate as a trial's configuration."""
+        trial = None
         with self._remembering():
             trial = self.session.next()
         if trial is None:
@@ -160,12 +166,16 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes what a trial has come to; one that began again begins its curve again."""
-        curve = self.curves.setdefault(self.numbers[trial_id], [])
-        del curve[int(result["training_iteration"]) - 1 :]
-        curve.append(float(result["accuracy"]))
+        number, step = self.numbers[trial_id], int(result["training_iteration"])
+        accuracies = self.accuracies.setdefault(number, [])
+        del accuracies[step - 1 :]
+        accuracies.append(float(result["accuracy"]))
+        self.curves.add(number, step, accuracies[-1], float(result["reward"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Records the last result of a trial."""
+        if self.failure is not None:
+            return  # Tune is ending trials that were not done
         result = result or {}
         failed = result.get("error") or ("its worker process died repeatedly" if error or not result else "")
         with self._remembering():
@@ -174,21 +184,21 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
             if not failed:
                 self.on_trial_result(trial_id, result)
             number = self.numbers.pop(trial_id)
-            curve = self.curves.pop(number, [])
+            self.curves.close(number)
+            curve = self.accuracies.pop(number, [])
             if failed:
                 done = self.session.finish(number, "failed", accuracy=None, steps=0, error=failed, curve=curve)
             else:
                 state: State = "complete" if len(curve) >= self.steps else "pruned"
                 done = self.session.finish(number, state, accuracy=curve[-1], steps=len(curve), curve=curve)
-        self.on_trial(done)
+            self.on_trial(done)
 
     @contextmanager
     def _remembering(self) -> Iterator[None]:
         try:
             yield
-        except HwnasError as error:
-            self.failure = error
-            raise
+        except Exception as error:
+            self.failure = self.failure or error
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the session saves itself."""
@@ -217,6 +227,21 @@ class _Halving(FIFOScheduler):  # type: ignore[misc]
         """Whether the trial goes on."""
         hopeless = self.rule.stops(trial.config["number"], int(result["training_iteration"]), float(result["reward"]))
         return str(TrialScheduler.STOP if hopeless else TrialScheduler.CONTINUE)
+
+
+class _AtFailure(tune.Stopper):  # type: ignore[misc]
+    """Stops everything when the session cannot go on."""
+
+    def __init__(self, searcher: _SessionSearcher) -> None:
+        self.searcher = searcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to end the search."""
+        return self.searcher.failure is not None
 
 
 class _Trial(tune.Trainable):  # type: ignore[misc]

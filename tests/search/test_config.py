@@ -77,7 +77,7 @@ def test_a_key_unlike_any_other_lists_those_of_its_own_section() -> None:
     text = message(changed("controller", zzz=1))
     assert "(known: name, options)" in text
     listed = set(re.findall(r"known: (.*)\)", message(changed("search", zzz=1)))[0].split(", "))
-    assert listed == {"trials", "minutes", "workers", "early_stopping", "seed"}
+    assert listed == {"trials", "minutes", "workers", "early_stopping", "seed", "resources"}
     assert "trials" not in message(LEAST | {"zzz": 1})
 
 
@@ -90,6 +90,10 @@ def test_a_key_unlike_any_other_lists_those_of_its_own_section() -> None:
         (changed("search", seed=-1), "search.seed"),
         (changed("search", minutes=-1), "search.minutes"),
         (changed("search", workers=[2]), "search.workers"),
+        (changed("search", resources={"gpus": 1}), "search.resources"),
+        (changed("search", resources={"cpu": 0}), "search.resources.cpu"),
+        (changed("search", resources={"gpu": 1.5}), "search.resources"),
+        (changed("search", resources={"device:": 1}), "search.resources"),
         (changed("training", optimizer="adam"), "training.optimizer"),
         (changed("training", batch_size=1), "training.batch_size"),
         (changed("training", label_smoothing=1.0), "training.label_smoothing"),
@@ -159,6 +163,13 @@ def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
         load_config(tmp_path / "search.yaml")
     with pytest.raises(InvalidFileError, match="cannot be read"):
         load_config(tmp_path)
+
+
+def test_a_trial_takes_one_processor_unless_it_says_otherwise() -> None:
+    assert parse_config(LEAST).search.resources == {"cpu": 1.0}
+    asked = parse_config(changed("search", resources={"gpu": 0.5, "device:pi5": 1})).search.resources
+    assert asked == {"cpu": 1.0, "gpu": 0.5, "device:pi5": 1.0}
+    assert parse_config(changed("search", resources={"cpu": 4})).search.resources == {"cpu": 4.0}
 
 
 def test_a_configuration_cannot_be_changed_afterwards() -> None:

@@ -16,6 +16,7 @@ from ray import cloudpickle
 
 from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.ledger import Ledger, Trial
+from hwnas.search.random_search import RandomSearch
 from hwnas.search.ray_cluster import cluster
 from hwnas.search.ray_driver import map_parallel, run_trials
 from hwnas.search.session import SearchSession
@@ -241,6 +242,20 @@ def test_a_node_with_another_hwnas_ends_the_search(tmp_path: Path, monkeypatch: 
     assert {t.state for t in trials_of(tmp_path)} == {"running"}
     monkeypatch.undo()
     assert [t.state for t in run(tmp_path, 2)] == ["complete", "complete"]
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_controller_ends_the_search_with_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(self: RandomSearch) -> None:
+        raise ZeroDivisionError("a controller's own mistake")
+
+    monkeypatch.setattr(RandomSearch, "learn", learn)
+    with pytest.raises(ZeroDivisionError, match="a controller's own mistake"):
+        run(tmp_path, 3, workers=1)
+    assert [t.state for t in trials_of(tmp_path)] == ["complete"]
+    assert steps_of(tmp_path, 0) == [1, 2, 3]
 
 
 @pytest.mark.slow
