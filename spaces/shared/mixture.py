@@ -30,9 +30,9 @@ from hwnas.spaces.space import Space
 from hwnas.spaces.value import reads
 from hwnas.spaces.value_table import combine
 
-MIXED = frozenset({"conv", "linear", "pool", "add", "scale", "quantize", "activate", "shuffle", "hadamard"})
+MIXED = frozenset({"conv", "linear", "pool", "add", "scale", "quantize", "activate", "shuffle", "hadamard", "pad"})
 """Kinds of operators that a mixture may hold."""
-KEEP_ZEROS = frozenset({"pool", "add", "scale", "quantize"})
+KEEP_ZEROS = frozenset({"pool", "add", "scale", "quantize", "pad"})
 """Kinds of operators that write zeros to channels where they read zeros."""
 
 Sources = dict[str, Event]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from hwnas.spaces import Space
+from hwnas.spaces import Space, load_space
 from hwnas.spaces.errors import InvalidSpaceError, UnknownNameError
 from hwnas.spaces.shared.events import ALWAYS, NEVER, Event
 from hwnas.spaces.shared.mixture import mix
@@ -119,6 +119,19 @@ def test_what_acts_on_logits_linearly_is_mixed_like_logits(decision: str) -> Non
         mixed = shared(x, row, {decision: shares})
     torch.testing.assert_close(mixed, expected)
     assert not torch.allclose(mixed, shared(x, row), atol=1e-4)
+
+
+def test_shortcuts_of_zeros_are_those_of_their_width() -> None:
+    """ResNet's option A, at the widths of both ends."""
+    narrow = {"s1.depth": [1], "s2.depth": [1, 2], "s3.depth": [1]}
+    space = load_space("resnet_cifar", input_shape=(1, 8, 8), num_classes=10, joint=(), narrow=narrow)
+    names = [d.name for d in space.decisions]
+    assert {name.partition(".")[2] for name in names} == {"depth", "width"}
+    shared = shared_network(space).train()
+    x = images(space, 2)
+    for row in space.sample(np.random.default_rng(0), 3):
+        with torch.no_grad():
+            torch.testing.assert_close(shared(x, row, chosen(space, row, names)), shared(x, row), rtol=1e-4, atol=1e-5)
 
 
 def test_depth_mixes_the_outputs_of_a_stage() -> None:

@@ -1,0 +1,1 @@
+"""FBNet's differentiable search: shared weights and architecture parameters, trained together."""
