@@ -20,6 +20,7 @@ from hwnas.spaces.space import Rows, Space
 CONTROLLERS = {
     "evolution": "evolution:RegularisedEvolution",
     "gp": "gaussian_process:GaussianProcessSearch",
+    "gumbel": "gumbel:GumbelSampling",
     "random": "random_search:RandomSearch",
 }
 """Where each controller is, imported when it is made: some bring libraries along that take seconds to load."""

@@ -13,6 +13,7 @@ from hwnas.search.datasets import Dataset
 from hwnas.search.training import Recipe, Trainer, accuracy
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.network import Network
 from hwnas.spaces.space import Space
 
 
@@ -42,15 +43,15 @@ class TrainingEvaluator:
 
     def start(self, candidate: Candidate, seed: int) -> TrainingEvaluation:
         """A freshly initialised network of the candidate."""
-        return TrainingEvaluation(self, candidate, seed)
+        torch.manual_seed(seed)
+        return TrainingEvaluation(self.space.build(candidate), self.dataset, self.recipe, seed)
 
 
 class TrainingEvaluation:
-    """One candidate in training."""
+    """One candidate in training; see `Trainer` for the arguments."""
 
-    def __init__(self, evaluator: TrainingEvaluator, candidate: Candidate, seed: int) -> None:
-        torch.manual_seed(seed)
-        self.trainer = Trainer(evaluator.space.build(candidate), evaluator.dataset, evaluator.recipe, seed)
+    def __init__(self, network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
+        self.trainer = Trainer(network, dataset, recipe, seed)
 
     def step(self) -> float:
         """One epoch, then the validation accuracy."""

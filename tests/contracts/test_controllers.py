@@ -40,6 +40,10 @@ class TestEvolutionWithSmallPopulation(ControllerContract):
     options = {"population": 4, "tournament": 2}  # noqa: RUF012
 
 
+class TestGumbel(ControllerContract):
+    name = "gumbel"
+
+
 def test_evolution_finds_what_random_search_does_not() -> None:
     """The mean of its last quarter beats the best that random search finds with as many evaluations."""
     space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10)

@@ -1,0 +1,68 @@
+"""Several workers train one supernet on Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from hwnas.latency_tables import load_device
+from hwnas.search.ray_cluster import cluster
+from hwnas.search.supernet.checkpoint import read_logits, read_weights
+from hwnas.search.supernet.cost_terms import ProductTerm
+from hwnas.search.supernet.recipe import SupernetRecipe
+from hwnas.search.supernet.shard import Shard
+from hwnas.search.supernet.task import SupernetTask, train_supernet
+from hwnas.search.supernet.training import SupernetTraining
+
+from .toys import QUICK, toy_images, toy_space
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def a_task() -> SupernetTask:
+    recipe = SupernetRecipe(**{**QUICK, "mixed": (), "batch_size": 32, "theta_share": 0.4})  # type: ignore[arg-type]
+    term = ProductTerm("latency_ms", 1e-3)
+    return SupernetTask(toy_space().spec, load_device("simulated-bit-fusion"), toy_images(), recipe, (term,))
+
+
+def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
+    """Two workers end where two end of which one died; and near where one ends, which normalises whole batches."""
+    from hwnas.search.supernet.ray_training import train_on_ray
+
+    marker = str(tmp_path / "killed")
+
+    class Dying(SupernetTask):
+        """The second worker dies in its second epoch, once."""
+
+        def begin(self, shard: Shard | None = None) -> SupernetTraining:
+            training = super().begin(shard)
+            whole = training.train_epoch
+
+            def train_epoch() -> object:
+                if training.epoch == 1 and training.shard.rank == 1 and not Path(marker).exists():
+                    Path(marker).touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return whole()
+
+            training.train_epoch = train_epoch  # type: ignore[method-assign, assignment]
+            return training
+
+    task = a_task()
+    with cluster(2):
+        train_on_ray(task, tmp_path / "whole" / "supernet.safetensors", workers=2)
+        train_on_ray(Dying(**vars(task)), tmp_path / "killed_once" / "supernet.safetensors", workers=2)
+    assert Path(marker).exists()
+    whole, killed = ((tmp_path / name / "supernet.safetensors").read_bytes() for name in ("whole", "killed_once"))
+    assert whole == killed
+    train_supernet(task, tmp_path / "alone.safetensors")
+    two, one = read_weights(tmp_path / "whole" / "supernet.safetensors"), read_weights(tmp_path / "alone.safetensors")
+    moved = task.begin().network.state_dict()
+    for name in (name for name in one if name.endswith(".weight") and one[name].ndim > 1):
+        apart = (two[name] - one[name]).norm()
+        assert apart < 0.5 * (one[name] - moved[name]).norm() + 1e-3, name
+    logits = [torch.tensor(read_logits(tmp_path / p)) for p in ("whole/supernet.safetensors", "alone.safetensors")]
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0.03)
