@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from hwnas.scripts.space_options import space_options
+
 
 @click.group()
 def bench() -> None:
@@ -236,3 +238,44 @@ def driver(controllers: str, trials: int, runs: int, kill_trials: int, seed: int
     print_figures(figures["overhead"], "trials of no length on 2 workers")
     if runs:
         print_figures(figures["kill"], "searches with one worker, each killed once")
+
+
+@space_options
+@click.option("--data", default="digits", show_default=True, help="digits, a folder of images, or a Parquet file.")
+@click.option("--steps", type=click.IntRange(1), default=5, show_default=True, help="To time, of each way.")
+@click.option("--supernet-epochs", type=click.IntRange(1), default=30, show_default=True, help="Of the shared weights.")
+@click.option("--epochs", type=click.IntRange(1), default=4, show_default=True, help="Of each candidate alone.")
+@click.option("--candidates", type=click.IntRange(2), default=20, show_default=True, help="To rank both ways.")
+@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Images per step.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, images and candidates.")
+def supernet(
+    space_name: str,
+    input_shape: str | None,
+    classes: int | None,
+    joint: str | None,
+    data: str,
+    steps: int,
+    supernet_epochs: int,
+    epochs: int,
+    candidates: int,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Time and memory of a supernet's steps beside a plain network's, and how its weights rank networks."""
+    from rich.console import Console
+
+    from hwnas.scripts.bench_supernet import Budget, supernet_figures
+    from hwnas.scripts.figures_table import print_figures
+    from hwnas.scripts.progress import TerminalObserver
+    from hwnas.scripts.space_options import chosen_space
+    from hwnas.search.datasets import load_dataset
+
+    dataset = load_dataset(data)
+    defaults = {"input_shape": list(dataset.input_shape), "num_classes": dataset.num_classes, "joint": []}
+    space = chosen_space(space_name, input_shape, classes, joint, defaults)
+    budget = Budget(steps, supernet_epochs, epochs, candidates)
+    with TerminalObserver(Console(stderr=True)) as observer:
+        figures = supernet_figures(space, data, budget, batch_size=batch_size, seed=seed, heard=observer.progress)
+    emit(figures)
+    print_figures(figures["ways"], f"one step of {batch_size} images, {figures['space']}")
+    print_figures({"": figures["ranking"]}, "shared weights against training alone")

@@ -22,7 +22,7 @@ TINY = 1e-8
 class GumbelSampling(Controller):
     """Samples candidates from softmax(θ), of which there is one per goal, and refines θ by what it is told.
 
-    θ comes from a supernet that was trained, see `hwnas.search.supernet`; then the samples are the paper's. Without one,
+    θ comes from a supernet that was trained, see `hwnas.search.supernet`; then samples are the paper's. Without one,
     all options are alike at first, and θ is learnt from the accuracies alone: for each goal, θ follows the gradient
     of log E[accuracy] + w · log E[cost], w being the goal's exponent on that side of its target. The first term is
     estimated by the score function, with the mean as the baseline, from all results so far; every result serves all
@@ -45,9 +45,16 @@ class GumbelSampling(Controller):
     BATCH = 32
 
     def __init__(
-        self, space: Space, objective: Objective, seed: int = 0, *, logits: Sequence[Sequence[float]] | str | None = None, learning_rate: float = 0.3, steps: int = 1,
+        self,
+        space: Space,
+        objective: Objective,
+        seed: int = 0,
+        *,
+        logits: Sequence[Sequence[float]] | str | None = None,
+        learning_rate: float = 0.3,
+        steps: int = 1,
         entropy: float = 0.002,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(space, objective, seed)
         for name, value, least in (
             ("learning_rate", learning_rate, TINY),
@@ -124,7 +131,7 @@ class GumbelSampling(Controller):
     def _gradient(self, chosen: Floats, rewards: Floats) -> Floats:
         """Of all θ, shape (goals, options), from the options of results (n, options) and their rewards (goals, n)."""
         p = self.probabilities()
-        logs = np.log(p)
+        logs = np.log(np.maximum(p, np.finfo(np.float64).tiny))
         likely = chosen @ logs.T / len(self.space.sizes) ** 0.5
         weights = np.exp(likely - likely.max(axis=0)).T
         weights /= weights.sum(axis=1, keepdims=True)
@@ -134,7 +141,7 @@ class GumbelSampling(Controller):
         gradient = advantages @ chosen - (advantages @ decided) * p
         surprise = -logs - np.add.reduceat(-p * logs, self._starts, axis=1).repeat(self.space.sizes, axis=1)
         gradient += self.entropy * p * surprise
-        return gradient + self._cost_gradient() if self._expected else gradient
+        return np.asarray(gradient + self._cost_gradient() if self._expected else gradient)
 
     def _cost_gradient(self) -> Floats:
         """Of w · log E[cost] for each goal, shape (goals, options)."""

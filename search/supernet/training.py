@@ -117,11 +117,11 @@ class SupernetTraining:
             group["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
         self.network.train()
         weights_losses = [
-            self._weights_step(goal, temperature, images, labels)
+            self.weights_step(goal, temperature, images, labels)
             for goal, images, labels in self._batches(self.weights_part)
         ]
         theta_losses = [
-            self._theta_step(goal, temperature, images, labels)
+            self.theta_step(goal, temperature, images, labels)
             for goal, images, labels in (self._batches(self.theta_part) if epoch >= recipe.warmup_epochs else ())
         ]
         self._share_buffers()
@@ -178,7 +178,8 @@ class SupernetTraining:
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
-    def _weights_step(self, goal: int, temperature: float, images: Tensor, labels: Tensor) -> float:
+    def weights_step(self, goal: int, temperature: float, images: Tensor, labels: Tensor) -> float:
+        """One step of the weights on a whole batch, uint8 (n, channels, height, width) and (n,); the cross entropy."""
         recipe = self.recipe
         x = self.dataset.normalise(augment(images.float(), self.generator, shift=recipe.shift, flip=recipe.flip))
         with torch.no_grad():
@@ -197,7 +198,8 @@ class SupernetTraining:
         self.weights_optimizer.step()
         return total.item()
 
-    def _theta_step(self, goal: int, temperature: float, images: Tensor, labels: Tensor) -> float:
+    def theta_step(self, goal: int, temperature: float, images: Tensor, labels: Tensor) -> float:
+        """One step of a goal's θ on a whole batch, as `weights_step`; the loss."""
         noise = self.noise(self.recipe.paths if self.sampler.draws_nothing else max(2, self.recipe.paths))
         loss = self.theta_loss(goal, noise, temperature, self.dataset.normalise(images), labels)
         self._check(loss, "theta_learning_rate")

@@ -7,11 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 
 from hwnas.latency_tables import load_device
 from hwnas.search.ray_cluster import cluster
-from hwnas.search.supernet.checkpoint import read_logits, read_weights
+from hwnas.search.supernet.checkpoint import load_checkpoint
 from hwnas.search.supernet.cost_terms import ProductTerm
 from hwnas.search.supernet.recipe import SupernetRecipe
 from hwnas.search.supernet.shard import Shard
@@ -30,7 +29,8 @@ def a_task() -> SupernetTask:
 
 
 def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
-    """Two workers end where two end of which one died; and near where one ends, which normalises whole batches."""
+    """Two workers end where two end of which one died; their losses are near those of one, which normalises whole
+    batches."""
     from hwnas.search.supernet.ray_training import train_on_ray
 
     marker = str(tmp_path / "killed")
@@ -58,11 +58,10 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     assert Path(marker).exists()
     whole, killed = ((tmp_path / name / "supernet.safetensors").read_bytes() for name in ("whole", "killed_once"))
     assert whole == killed
-    train_supernet(task, tmp_path / "alone.safetensors")
-    two, one = read_weights(tmp_path / "whole" / "supernet.safetensors"), read_weights(tmp_path / "alone.safetensors")
-    moved = task.begin().network.state_dict()
-    for name in (name for name in one if name.endswith(".weight") and one[name].ndim > 1):
-        apart = (two[name] - one[name]).norm()
-        assert apart < 0.5 * (one[name] - moved[name]).norm() + 1e-3, name
-    logits = [torch.tensor(read_logits(tmp_path / p)) for p in ("whole/supernet.safetensors", "alone.safetensors")]
-    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0.03)
+    together = task.begin(Shard(0, 2))
+    load_checkpoint(together, tmp_path / "whole" / "supernet.safetensors")
+    alone = train_supernet(task, tmp_path / "alone.safetensors")
+    assert len(together.history) == task.recipe.epochs
+    for one, other in zip(together.history, alone.history, strict=True):
+        assert one.weights_loss == pytest.approx(other.weights_loss, rel=0.1)
+    assert together.history[-1].weights_loss < together.history[0].weights_loss

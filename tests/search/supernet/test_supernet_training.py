@@ -185,13 +185,13 @@ def test_weights_and_architecture_parameters_learn_from_their_own_images(mode: s
     assert any(not torch.equal(start[name], p) for name, p in after.items())
     made.network.zero_grad(set_to_none=True)
     for batch in made._batches(made.theta_part):
-        made._theta_step(batch[0], 1.0, *batch[1:])
+        made.theta_step(batch[0], 1.0, *batch[1:])
     assert made.thetas[0].logits.any()
     assert all(p.grad is None and torch.equal(after[name], p) for name, p in made.network.named_parameters())
     logits = made.thetas[0].logits.clone()
     made.thetas[0].zero_grad(set_to_none=True)
     for batch in made._batches(made.weights_part):
-        made._weights_step(batch[0], 1.0, *batch[1:])
+        made.weights_step(batch[0], 1.0, *batch[1:])
     assert made.thetas[0].logits.grad is None
     assert torch.equal(made.thetas[0].logits, logits)
 
