@@ -97,7 +97,6 @@ def _facts(training: SupernetTraining) -> dict[str, Any]:
         "recipe": training.recipe.model_dump(),
         "goals": [describe(term) for term in training.terms],
         "seed": training.seed,
-        "workers": training.shard.workers,
         "images": len(training.dataset.train),
     }
     plain: dict[str, Any] = json.loads(json.dumps(facts))

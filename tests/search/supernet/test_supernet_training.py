@@ -48,7 +48,7 @@ def test_draws_follow_the_distribution() -> None:
     theta = ArchitectureParameters(space, logits)
     generator = torch.Generator().manual_seed(0)
     rows = np.array([theta.draw(gumbel_noise(6, generator)) for _ in range(3000)])
-    shares = [float(p[1]) for p in theta.probabilities()]
+    shares = [p[1].item() for p in theta.probabilities()]
     assert shares == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(2)), 1 / (1 + np.exp(-1.5))], rel=1e-5)
     assert rows.mean(0) == pytest.approx(shares, abs=0.03)
     logs = theta.log_probability(np.array([[0, 1, 1]]), np.array([[True, False, True]]))
