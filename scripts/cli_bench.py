@@ -240,6 +240,7 @@ def driver(controllers: str, trials: int, runs: int, kill_trials: int, seed: int
         print_figures(figures["kill"], "searches with one worker, each killed once")
 
 
+@bench.command()
 @space_options
 @click.option("--data", default="digits", show_default=True, help="digits, a folder of images, or a Parquet file.")
 @click.option("--steps", type=click.IntRange(1), default=5, show_default=True, help="To time, of each way.")

@@ -17,7 +17,7 @@ from hwnas.search.supernet.cost_terms import CostTerm, HingeTerm, ProductTerm
 from hwnas.search.supernet.recipe import SupernetRecipe
 from hwnas.search.supernet.shard import Shard
 from hwnas.search.supernet.training import SupernetTraining
-from hwnas.spaces.errors import DivergedError, HwnasError, InvalidFileError, InvalidOptionError
+from hwnas.spaces.errors import DiskFullError, DivergedError, HwnasError, InvalidFileError, InvalidOptionError
 
 from .toys import LEAST, QUICK, option_cost, planted, toy_images, toy_space, training
 
@@ -282,7 +282,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hwnas.search.supernet.checkpoint.save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFullError, match="no room on the disk"):
         save_checkpoint(made, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
