@@ -18,6 +18,7 @@ from hwnas.spaces.errors import InfeasibleError, UnknownNameError
 from hwnas.spaces.space import Rows, Space
 
 CONTROLLERS = {
+    "ddpg": "ddpg:DDPG",
     "evolution": "evolution:RegularisedEvolution",
     "gp": "gaussian_process:GaussianProcessSearch",
     "gumbel": "gumbel:GumbelSampling",

@@ -205,6 +205,10 @@ class Space:
             result &= allowed[rows[:, column]]
         return result
 
+    def conditions(self, decision: str) -> tuple[When, ...]:
+        """What must hold for a decision to matter: nothing, for those that always do."""
+        return tuple(when for activity in self._activities if activity.decision == decision for when in activity.when)
+
     def active(self, rows: Rows) -> NDArray[np.bool_]:
         """Which decisions matter for each row. Shape (n, decisions)."""
         result = np.ones(rows.shape, dtype=bool)

@@ -68,11 +68,15 @@ def test_no_module_is_importable_but_through_the_namespace() -> None:
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-<<<<<<< HEAD
-        ("ray", {"search/ray_cluster.py", "search/ray_driver.py", "search/ray_nodes.py"}),
-=======
-        ("ray", {"search/ray_cluster.py", "search/ray_driver.py", "search/supernet/ray_training.py"}),
->>>>>>> d444dfa (Sample candidates from architecture parameters; evaluate with shared weights)
+        (
+            "ray",
+            {
+                "search/ray_cluster.py",
+                "search/ray_driver.py",
+                "search/ray_nodes.py",
+                "search/supernet/ray_training.py",
+            },
+        ),
         ("onnxruntime", {"latency_tables/runtimes/onnx_session.py"}),
     ],
 )

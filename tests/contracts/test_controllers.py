@@ -42,6 +42,11 @@ class TestEvolutionWithSmallPopulation(ControllerContract):
 
 class TestGumbel(ControllerContract):
     name = "gumbel"
+class TestDDPG(ControllerContract):
+    """Acts from the fifth candidate on."""
+
+    name = "ddpg"
+    options = {"warmup": 4, "updates": 1}  # noqa: RUF012
 
 
 def test_evolution_finds_what_random_search_does_not() -> None:
