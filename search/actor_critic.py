@@ -18,8 +18,8 @@ HIDDEN = 300
 RATES = {"actor": 1e-3, "critic": 1e-3}
 DECAYS = {"actor": 0.0, "critic": 1e-2}
 """Of weights, as in the paper of DDPG."""
-SOFT = 0.01
-"""Share of the networks that their targets take on with each update, τ."""
+NEAR = 5.0
+"""What a squared distance from the replayed action takes from its value for the actor."""
 LAST_LAYER = 3e-3
 """Weights of the last layers are drawn up to it, so that no action begins near its limits."""
 
@@ -29,29 +29,29 @@ class Batch:
     """Transitions.
 
     Attributes:
-        states, next_states: Shape (n, width).
+        states: Shape (n, width).
+        choices: Options of each dimension, shape (n, dimensions); 0 where there is nothing to choose.
         actions: Shape (n, dimensions).
-        choices, next_choices: Options of each dimension, shape (n, dimensions); 0 where there is nothing to choose.
         rewards: Shape (n,).
-        left: Layers from this one to the last of the episode, shape (n,).
     """
 
     states: Vectors
     choices: NDArray[np.int16]
     actions: Vectors
     rewards: Vectors
-    next_states: Vectors
-    next_choices: NDArray[np.int16]
-    left: NDArray[np.int64]
 
 
 class ActorCritic:
-    """An actor, a critic, and their slow targets.
+    """An actor and a critic.
 
-    γ is 1, and every transition has the reward of its episode, as in HAQ. Deviations: the critic gives Q as the mean
-    over the layers left rather than the sum, which is of the same size at all layers; beside an action it sees where
-    that is between the options, see `_encode`, as options may differ in more than degree; and the actor learns ten
-    times as fast, since there are few updates.
+    As in HAQ γ is 1 and every transition has the reward of its episode. Deviations:
+
+    - That reward is what the critic learns, for every layer. HAQ adds what the slow targets expect of the next layer,
+      but of an action that the wall would not let stand: then more bits look better everywhere, and the actor learns
+      nothing of what they cost other layers. Without it there are no targets.
+    - Of an action the critic sees where it is between the options, see `_encode`, as they may differ in more than
+      degree.
+    - The actor is held back from its limits, and learns ten times as fast, since there are few updates.
 
     Args:
         width: Of a state.
@@ -61,13 +61,11 @@ class ActorCritic:
     """
 
     def __init__(self, width: int, dimensions: int, steps: int, rng: np.random.Generator) -> None:
-        shapes = {"actor": (width, dimensions), "critic": (width + dimensions * (1 + steps), 1)}
+        shapes = {"actor": (width, dimensions), "critic": (width + dimensions * steps, 1)}
         self._steps = torch.arange(steps)
         self.networks = {name: _network(*shape) for name, shape in shapes.items()}
-        self.targets = {name: _network(*shape) for name, shape in shapes.items()}
-        for name, network in self.networks.items():
+        for network in self.networks.values():
             _draw(network, rng)
-            self.targets[name].load_state_dict(network.state_dict())
         self.optimisers = {name: _adam(network, RATES[name], DECAYS[name]) for name, network in self.networks.items()}
 
     @torch.no_grad()
@@ -82,37 +80,29 @@ class ActorCritic:
         return np.asarray(self._value(critic, *map(torch.tensor, (states, choices, actions))).numpy())
 
     def update(self, batch: Batch) -> None:
-        """One step of the critic, one of the actor, and a part of one of their targets."""
+        """One step of the critic and one of the actor."""
         states, choices, actions, rewards = map(
             torch.tensor, (batch.states, batch.choices, batch.actions, batch.rewards)
         )
-        with torch.no_grad():
-            following, share = torch.tensor(batch.next_states), torch.tensor((1 / batch.left).astype(np.float32))
-            act = self.targets["actor"](following).sigmoid()
-            then = self._value(self.targets["critic"], following, torch.tensor(batch.next_choices), act)
-        wanted = share * rewards + (1 - share) * then
-        self._step(
-            "critic", nn.functional.mse_loss(self._value(self.networks["critic"], states, choices, actions), wanted)
-        )
+        critic = self.networks["critic"]
+        self._step("critic", nn.functional.mse_loss(self._value(critic, states, choices, actions), rewards))
         act = self.networks["actor"](states).sigmoid()
-        self._step("actor", -self._value(self.networks["critic"], states, choices, act).mean())
-        with torch.no_grad():
-            for name, network in self.networks.items():
-                torch._foreach_lerp_(list(self.targets[name].parameters()), list(network.parameters()), SOFT)
+        distance = ((act - actions).square() * (choices > 0)).sum(dim=1)
+        self._step("actor", (NEAR * distance - self._value(critic, states, choices, act)).mean())
 
     def _value(self, critic: nn.Module, states: Tensor, choices: Tensor, actions: Tensor) -> Tensor:
         result: Tensor = critic(torch.cat([states, self._encode(choices, actions)], dim=1)).squeeze(1)
         return result
 
     def _encode(self, choices: Tensor, actions: Tensor) -> Tensor:
-        """Actions, and how far each has gone on each step from one option to the next; 0 where nothing is chosen.
+        """How far each action has gone on each step from one option to the next; 0 where nothing is chosen.
 
         In the middle of an option's share of [0, 1] this is the `hwnas.search.layer_states.thermometer` of its rank,
-        and linear in between. Shape (n, dimensions · (1 + steps)).
+        and linear in between. Shape (n, dimensions · steps).
         """
         options = choices[:, :, None]
         gone = (actions[:, :, None] * options - 0.5 - self._steps).clamp(0, 1) * (self._steps < options - 1)
-        return torch.cat([actions * (choices > 0), gone.flatten(1)], dim=1)
+        return gone.flatten(1)
 
     def state_dict(self) -> dict[str, Any]:
         """As plain JSON-able data."""
@@ -138,7 +128,6 @@ class ActorCritic:
         parts: dict[str, dict[str, Tensor]] = {}
         for name, network in self.networks.items():
             parts[name] = dict(network.named_parameters())
-            parts[f"{name} target"] = dict(self.targets[name].named_parameters())
             moments = self.optimisers[name].state
             parts[f"{name} optimiser"] = {
                 f"{key}.{moment}": moments[parameter][moment]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,17 @@ def budget(objective: Objective, goal: Goal) -> dict[str, float]:
     return bounds
 
 
-def strain(costs: Costs, bounds: dict[str, float]) -> Floats:
-    """How much of its tightest bound each candidate takes, shape (n,): all are met up to 1."""
-    return np.asarray(np.max([np.asarray(costs[name]) / bound for name, bound in bounds.items()], axis=0))
+def strain(costs: Costs, bounds: Sequence[Mapping[str, float]]) -> Floats:
+    """How much of its tightest bound each candidate takes, shape (n,): all are met up to 1, and 0 where it has none."""
+    names = sorted({name for own in bounds for name in own})
+    values = np.zeros((1 + len(names), len(bounds)))
+    for i, name in enumerate(names):
+        values[1 + i] = costs[name] / np.array([own.get(name, np.inf) for own in bounds])
+    return np.asarray(values.max(axis=0))
 
 
 def lower(
-    ranks: Rows, active: Callable[[Rows], NDArray[np.bool_]], strained: Callable[[Rows], Floats]
+    ranks: Rows, active: Callable[[Rows], NDArray[np.bool_]], strained: Callable[[Rows, NDArray[np.intp]], Floats]
 ) -> tuple[Rows, NDArray[np.bool_]]:
     """Lowers ranks until the budget is met.
 
@@ -46,20 +50,20 @@ def lower(
     Args:
         ranks: Shape (n, decisions).
         active: Which decisions matter, for ranks as above.
-        strained: Their `strain`.
+        strained: The `strain` of ranks as above, each row of which stems from the one of that number in ``ranks``.
 
     Returns:
         The ranks, and whether each row meets the budget now, shape (n,). Rows that met it are as they were.
     """
     ranks = ranks.copy()
-    strains = strained(ranks)
+    strains = strained(ranks, np.arange(len(ranks)))
     left = np.flatnonzero(strains > 1)
     own = np.arange(ranks.shape[1])
     while len(left):
         row, column = np.nonzero(active(ranks[left]) & (ranks[left] > 0))
         alone = ranks[left[row]]
         alone[np.arange(len(row)), column] -= 1
-        saved = strains[left[row]] - strained(alone) if len(row) else np.empty(0)
+        saved = strains[left[row]] - strained(alone, left[row]) if len(row) else np.empty(0)
         saves, costs_nothing = np.zeros((2, len(left), len(own)), dtype=bool)
         saves[row, column], costs_nothing[row, column] = saved > 0, saved >= 0
         lowered = np.where(saves.any(axis=1, keepdims=True), saves, costs_nothing)
@@ -69,7 +73,7 @@ def lower(
         row, column = np.nonzero(lowered)
         row, column = row[::-1], column[::-1]  # the last decisions of the last row first
         swept = ranks[left[row]] - (lowered[row] & (own >= column[:, None]))
-        after = strained(swept)
+        after = strained(swept, left[row])
         taken: dict[int, int] = {}
         for step, of in enumerate(row.tolist()):
             if of not in taken or after[taken[of]] > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from hwnas.search.actor_critic import ActorCritic
-from hwnas.search.budget import budget, lower, strain
+from hwnas.search.budget import budget, lower, strain, walled
 from hwnas.search.controller import Controller
-from hwnas.search.goal import Floats, Goal
+from hwnas.search.goal import Floats
 from hwnas.search.goal_states import GoalStates
 from hwnas.search.layer_states import Episodes, LayerStates, Vectors
 from hwnas.search.objective import Objective
@@ -23,11 +23,15 @@ from hwnas.search.warm_start import promising
 from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
 
+Indexes = NDArray[np.intp]
 BATCH = 64
 EPISODES, RANDOM_EPISODES = 16, 4
 """Of the actor and of random actions, from which each candidate is chosen."""
 NOISE, NOISE_DECAY, LEAST_NOISE = 0.5, 0.99, 0.02
 """Standard deviation of the exploration's noise, its factor from episode to episode, and where it ends."""
+
+ERROR = 0.25
+"""Of what the critic expects, in standard deviations of all rewards."""
 
 
 class DDPG(Controller):
@@ -41,10 +45,10 @@ class DDPG(Controller):
     Deviations from the paper, beside those that `LayerStates`, `ActorCritic` and `Replay` list:
 
     - one agent serves all goals: states tell which is pursued and how much of its budget the choices so far will take;
-    - candidates of the warm-up are `promising` ones rather than random actions, as budgets here are of dozens of
+    - half of the warm-up are `promising` candidates rather than random actions, as budgets here are of dozens of
       evaluations, not of 600; a candidate that comes from elsewhere is an episode like any other;
-    - of several noisy episodes the critic chooses the one to evaluate, by its value of the last action (as
-      Dulac-Arnold et al., 2015, choose between discrete actions), random ones only where no other is new;
+    - of several noisy episodes, each for a goal of its own, the critic chooses the one to evaluate (as Dulac-Arnold et
+      al., 2015, choose between discrete actions): that whose expected accuracy adds most to what all results are worth;
     - few updates follow a result, as more fit the critic to noise.
 
     Args:
@@ -54,7 +58,7 @@ class DDPG(Controller):
     """
 
     def __init__(
-        self, space: Space, objective: Objective, seed: int = 0, *, warmup: int = 16, updates: int = 3
+        self, space: Space, objective: Objective, seed: int = 0, *, warmup: int = 16, updates: int = 4
     ) -> None:
         super().__init__(space, objective, seed)
         for name, value in (("warmup", warmup), ("updates", updates)):
@@ -76,17 +80,15 @@ class DDPG(Controller):
         return max(LEAST_NOISE, NOISE * NOISE_DECAY ** max(0, len(self._replay) - self.warmup))
 
     def propose(self) -> Rows:
-        """What the critic thinks the best of some episodes for one of the goals, and episodes of random actions."""
-        goal = self.objective.draw(self.rng)
-        acts = len(self._replay) >= self.warmup
-        rows, kept = self._episodes(goal, EPISODES if acts else 0)
-        if acts:
-            value = self._value(rows[:EPISODES], goal)
-            rows[:EPISODES] = rows[:EPISODES][np.lexsort((-value, ~kept[:EPISODES]))]
-            return rows
+        """Episodes of the actor, those first from which the critic expects most, then random ones."""
+        if len(self._replay) >= self.warmup:
+            goals = self._draw(EPISODES)
+            rows, kept = self._episodes(goals, self._act)
+            order = np.lexsort((-self._gain(rows, goals), ~kept))
+            return np.concatenate([rows[order], self._random()])
         if self._starts is None:
-            self._starts = promising(self.space, self.objective, self.rng, self.warmup)
-        return np.concatenate([self._starts, rows])
+            self._starts = promising(self.space, self.objective, self.rng, -(-self.warmup // 2))
+        return np.concatenate([self._starts, self._random()])
 
     def learn(self) -> None:
         """Remembers the episode that leads to the last result, and updates the agent."""
@@ -113,27 +115,52 @@ class DDPG(Controller):
         self._replay = Replay(self.objective, self._goals)
         self._remember(slice(None))
 
-    def _episodes(self, goal: Goal, own: int) -> tuple[Rows, NDArray[np.bool_]]:
-        """Candidates of that many episodes of the actor and of some at random, and which of them keep the budget."""
-        number = self.objective.goals.index(goal)
-        at_random = np.arange(own + RANDOM_EPISODES)[:, None] >= own
+    def _draw(self, n: int) -> Indexes:
+        """Numbers of goals to pursue, shape (n,)."""
+        return np.array([self.objective.goals.index(self.objective.draw(self.rng)) for _ in range(n)])
 
-        def act(layer: int, states: Vectors, forecasts: Floats) -> Vectors:
+    def _random(self) -> Rows:
+        """A few episodes of random actions."""
+        return self._episodes(self._draw(RANDOM_EPISODES), lambda uniform, states: uniform)[0]
+
+    def _act(self, uniform: Floats, states: Vectors) -> Floats:
+        """The actor's actions with noise."""
+        return truncated_normal(uniform, self._agent.act(states), self.sigma)
+
+    def _episodes(self, goals: Indexes, act: Callable[[Floats, Vectors], Floats]) -> tuple[Rows, NDArray[np.bool_]]:
+        """A candidate for each of these goals, and whether it keeps its budget."""
+
+        def act_at(layer: int, states: Vectors, forecasts: Floats) -> Vectors:
             uniform = self.rng.random((len(states), self._layers.dimensions))
-            if not own:
-                return uniform.astype(np.float32)
-            means = self._agent.act(self._goals.extend(states, forecasts, np.full(len(states), number)))
-            noisy = truncated_normal(uniform, means, self.sigma)
-            return np.where(at_random, uniform, noisy).astype(np.float32)
+            return act(uniform, self._goals.extend(states, forecasts, goals)).astype(np.float32)
 
-        ranks, kept = self._layers.walk(len(at_random), act).ranks, np.ones(len(at_random), dtype=bool)
-        if bounds := budget(self.objective, goal):
-            ranks, kept = lower(
-                ranks,
-                lambda ranks: self.space.active(self._options.rows(ranks)),
-                lambda ranks: strain(self.objective.cost(self._rows(ranks)), bounds),
-            )
+        bounds = [budget(self.objective, self.objective.goals[goal]) for goal in goals]
+        ranks, kept = lower(
+            self._layers.walk(len(goals), act_at).ranks,
+            lambda ranks: self.space.active(self._options.rows(ranks)),
+            lambda ranks, of: strain(self.objective.cost(self._rows(ranks)), [bounds[i] for i in of]),
+        )
         return self._rows(ranks), kept
+
+    def _gain(self, rows: Rows, goals: Indexes) -> Floats:
+        """By how much candidates (n, decisions) for these goals are expected to raise what all are worth, shape (n,).
+
+        What the critic expects at the last action is taken for normal, off by `ERROR`.
+        """
+        found = self._layers.retrace(rows)
+        last = (np.arange(len(rows)), found.decided.shape[1] - 1 - found.decided[:, ::-1].argmax(axis=1))
+        states = self._goals.extend(found.states[last], found.forecasts[last], goals)
+        value = self._agent.value(states, found.choices[last], found.actions[last])
+        costs = self.objective.cost(rows)
+        factors = np.array(
+            [
+                1.0 if walled(goal) else goal.factor({goal.metric: costs[goal.metric][i]})
+                for i, goal in enumerate(self.objective.goals[g] for g in goals)
+            ]
+        )
+        accuracy = (self._replay.mean + self._replay.spread * value) / factors
+        weights, levels = self.objective.stakes(self.results.accuracy, self.results.costs, costs)
+        return expected_gain(accuracy, ERROR * self._replay.spread, weights, levels)
 
     def _checked(self, rows: Rows) -> Rows:
         """The rows; raises ValueError where they are none of the space."""
@@ -143,15 +170,6 @@ class DDPG(Controller):
 
     def _rows(self, ranks: Rows) -> Rows:
         return self.space.canonical(self._options.rows(ranks))
-
-    def _value(self, rows: Rows, goal: Goal) -> Vectors:
-        """What the critic expects of candidates (n, decisions) at their last actions, shape (n,)."""
-        found = self._layers.retrace(rows)
-        last = found.decided.shape[1] - 1 - found.decided[:, ::-1].argmax(axis=1)
-        at = (np.arange(len(rows)), last)
-        goals = np.full(len(rows), self.objective.goals.index(goal))
-        states = self._goals.extend(found.states[at], found.forecasts[at], goals)
-        return self._agent.value(states, found.choices[at], found.actions[at])
 
     def _remember(self, which: slice) -> None:
         """The episodes of these results; those that failed taught nothing."""
@@ -167,3 +185,15 @@ def truncated_normal(uniform: Floats, means: Vectors, sigma: float) -> Floats:
     """Draws from normal distributions between 0 and 1, from uniform draws of the same shape."""
     low, high = ndtr(-means / sigma), ndtr((1 - means) / sigma)
     return np.asarray(np.clip(means + sigma * ndtri(low + uniform * (high - low)), 0, 1))
+
+
+def expected_gain(accuracy: Floats, error: float, weights: Floats, levels: Floats) -> Floats:
+    """Expected improvement: the mean of Σₖ weightᵢₖ · max(0, aᵢ − levelᵢₖ) for normal aᵢ, shape (n,).
+
+    Args:
+        accuracy, error: Means (n,) and standard deviation of a.
+        weights, levels: Shape (n, k), see `hwnas.search.objective.Objective.stakes`.
+    """
+    above = np.maximum((accuracy[:, None] - levels) / error, -30.0)  # no less than nothing, as for infinite levels
+    density = np.exp(-(above**2) / 2) / np.sqrt(2 * np.pi)
+    return np.asarray((weights * error * (above * ndtr(above) + density)).sum(axis=1))

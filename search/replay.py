@@ -30,15 +30,18 @@ class Replay:
     cent of accuracy, and less the mean of all so far, as neither the accuracy of an original network is known nor does
     a moving average over batches tell more; and nothing is forgotten, as a search has hundreds of episodes, not
     thousands.
+
+    Attributes:
+        mean, spread: Of the rewards of all episodes, for the goals that they serve.
     """
 
     def __init__(self, objective: Objective, goals: GoalStates) -> None:
         self._objective = objective
         self._goals = goals
         self._states, self._forecasts, self._choices, self._actions = (Grown() for _ in range(4))
-        self._episode, self._left = Grown(), Grown()  # of each transition
+        self._episode = Grown()  # of each transition
         self._rewards, self._within, self._served, self._serves = (Grown() for _ in range(4))  # of each episode
-        self._mean, self._spread = 0.0, 1.0
+        self.mean, self.spread = 0.0, 1.0
 
     def __len__(self) -> int:
         """Episodes."""
@@ -54,7 +57,6 @@ class Replay:
         ):  # fmt: skip
             mine.add(theirs[episode, layer])
         self._episode.add(len(self) + episode)
-        self._left.add((decided.sum(axis=1, keepdims=True) - decided.cumsum(axis=1) + 1)[episode, layer])
         goals = self._objective.goals
         rewards = np.stack([accuracy if walled(goal) else goal.reward(accuracy, costs) for goal in goals], axis=1)
         within = np.stack([costs[g.metric] <= (g.target if walled(g) else np.inf) for g in goals], axis=1)
@@ -64,22 +66,18 @@ class Replay:
         self._served.add(np.argsort(~within, axis=1, kind="stable"))  # those within its budget first
         self._serves.add(within.sum(axis=1))
         known = self._rewards[: len(self)][self._within[: len(self)]]
-        self._mean, self._spread = float(known.mean()), max(float(known.std()), LEAST_SPREAD)
+        self.mean, self.spread = float(known.mean()), max(float(known.std()), LEAST_SPREAD)
 
     def draw(self, rng: np.random.Generator, n: int) -> Batch:
-        """``n`` transitions, each with a goal that its candidate serves; final ones are followed by themselves."""
-        now = rng.integers(len(self._episode), size=n)
-        episode, left = self._episode[now], self._left[now]
-        then = now + (left > 1)
+        """``n`` transitions, each with a goal that its candidate serves."""
+        drawn = rng.integers(len(self._episode), size=n)
+        episode = self._episode[drawn]
         goals = self._served[episode, rng.integers(self._serves[episode])]
         return Batch(
-            states=self._goals.extend(self._states[now], self._forecasts[now], goals),
-            choices=self._choices[now],
-            actions=self._actions[now],
-            rewards=((self._rewards[episode, goals] - self._mean) / self._spread).astype(np.float32),
-            next_states=self._goals.extend(self._states[then], self._forecasts[then], goals),
-            next_choices=self._choices[then],
-            left=left,
+            states=self._goals.extend(self._states[drawn], self._forecasts[drawn], goals),
+            choices=self._choices[drawn],
+            actions=self._actions[drawn],
+            rewards=((self._rewards[episode, goals] - self.mean) / self.spread).astype(np.float32),
         )
 
 
