@@ -42,6 +42,8 @@ class TestEvolutionWithSmallPopulation(ControllerContract):
 
 class TestGumbel(ControllerContract):
     name = "gumbel"
+
+
 class TestDDPG(ControllerContract):
     """Acts from the fifth candidate on."""
 
