@@ -22,6 +22,7 @@ CONTROLLERS = {
     "evolution": "evolution:RegularisedEvolution",
     "gp": "gaussian_process:GaussianProcessSearch",
     "gumbel": "gumbel:GumbelSampling",
+    "ppo": "ppo:ProximalPolicy",
     "random": "random_search:RandomSearch",
 }
 """Where each controller is, imported when it is made: some bring libraries along that take seconds to load."""

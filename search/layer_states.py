@@ -72,7 +72,9 @@ class LayerStates:
         self.layers = layers_of(space)
         self.dimensions = 1 + max(d for layer in self.layers for d in layer.dimensions)
         self._operators = LayerOperators(space, self.layers)
-        self._conditions = [[self._condition(when) for when in space.conditions(d.name)] for d in space.decisions]
+        self._conditions = [
+            [self._condition(when) for when in space.conditions(c)] for c in range(len(space.decisions))
+        ]
         rows = space.sample(np.random.default_rng(0), SAMPLE)
         found = np.stack([self._operators.of(k, rows) for k in range(len(self.layers))])
         self._least = found.min(axis=(0, 1))

@@ -123,6 +123,10 @@ class Space:
             for a in activities
             if a.decision not in self.fixed
         )
+        self._conditions: dict[int, tuple[When, ...]] = {}
+        for activity in self._activities:
+            column = self._column[activity.decision]
+            self._conditions[column] = self._conditions.get(column, ()) + activity.when
         combinations = tuple(filter(None, map(self._canonical_combinations, aliases)))
         conditional = {self._column[a.decision] for a in self._activities if a.when}
         leading = sum(1 for _ in takewhile(lambda alias: conditional.isdisjoint(alias[0]), combinations))
@@ -205,9 +209,9 @@ class Space:
             result &= allowed[rows[:, column]]
         return result
 
-    def conditions(self, decision: str) -> tuple[When, ...]:
-        """What must hold for a decision to matter: nothing, for those that always do."""
-        return tuple(when for activity in self._activities if activity.decision == decision for when in activity.when)
+    def conditions(self, column: int) -> tuple[When, ...]:
+        """All that must hold for the decision of a column to matter."""
+        return self._conditions.get(column, ())
 
     def active(self, rows: Rows) -> NDArray[np.bool_]:
         """Which decisions matter for each row. Shape (n, decisions)."""
