@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Optimizer
 
 from hwnas.search.packing import pack_tensors, unpack_tensors
 
 
-def pack_optimiser(optimiser: Adam) -> dict[str, Any]:
-    """The moments and the steps of each parameter; nothing before the first step."""
+def pack_optimiser(optimiser: Optimizer) -> dict[str, Any]:
+    """Of an Adam: the moments and the steps of each parameter; nothing before the first step."""
     state = optimiser.state_dict()["state"]
     return pack_tensors({f"{i}.{name}": tensor for i, of_one in state.items() for name, tensor in of_one.items()})
 
 
-def load_optimiser(optimiser: Adam, packed: Mapping[str, Any]) -> None:
-    """The inverse of `pack_optimiser`, for an optimiser of the same parameters; raises as `unpack_tensors`."""
+def load_optimiser(optimiser: Optimizer, packed: Mapping[str, Any]) -> None:
+    """The inverse of `pack_optimiser`, for an Adam of the same parameters; raises as `unpack_tensors`."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     like: dict[str, Tensor] = {}
     for i, parameter in enumerate(parameters if packed else []):

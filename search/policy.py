@@ -105,11 +105,12 @@ class Policy(nn.Module):
         own = np.arange(len(rows))
         before = torch.full((len(rows),), self.choice.num_embeddings - 1)
         constant = self._places() + self.goal(self.goals[goal])
-        state = None
+        hidden = memory = torch.zeros(len(rows), HIDDEN)
         for step, column in enumerate(self.order):
-            hidden, state = self.lstm((self.choice(before) + constant[step])[:, None], state)
+            read = self.choice(before) + constant[step]
+            hidden, memory = torch.lstm_cell(read, (hidden, memory), *self.lstm.all_weights[0])
             kind = self.kinds[step]
-            logits = hidden[:, 0] @ self.weight[kind].T + self.bias[step]
+            logits = hidden @ self.weight[kind].T + self.bias[step]
             given = self._log_softmax(logits, self.offered[step]).numpy()
             below = np.exp(given[:, : self.space.sizes[column]], dtype=np.float64).cumsum(axis=1)
             choice = (chances[:, column, None] * below[:, -1:] >= below).sum(axis=1)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from hwnas.search.controller import Controller
+from hwnas.search.critic import Critic
 from hwnas.search.goal import Floats, Goal
 from hwnas.search.objective import Objective
 from hwnas.search.optimiser_state import load_optimiser, pack_optimiser
@@ -53,11 +54,11 @@ class ProximalPolicy(Controller):
     - Results are remembered for a while, and come when they come: a choice counts by its probability before the
       update over that when it was drawn, at most 1 (Espeholt et al., ICML 2018), and the clipped ratio is to the policy
       before the update (Hilton et al., NeurIPS 2022).
-    - There is no value network. The baseline of a goal is what the remembered results are worth to it on average
-      (Shao et al., 2024), and they are worth something by their ranks, of which only the highest count.
+    - The baseline of a goal is what the remembered results are worth to it on average (Shao et al., 2024), and they are
+      worth something by their ranks, of which only the highest count.
     - Costs are free. The first candidates are `promising` ones, at most one for each goal. Afterwards, of a batch of
-      draws, one is proposed that could be better for the goal than all that is known; where none is, a mutant of them
-      or of the first candidates.
+      draws that could be better for the goal than all that is known, the one is proposed of which a `Critic` expects
+      most. Where none could, or all of those are known, mutants stand in.
 
     Results of candidates that the policy did not draw (those, and others' that are merely told) are learnt from as if
     each option had been equally likely. Failed trials are not learnt from.
@@ -66,13 +67,13 @@ class ProximalPolicy(Controller):
         space, objective, seed: See `Controller`.
         batch: Results between updates of the policy.
         epochs: Steps of the optimiser in each update, with `SAMPLE` results each.
-        learning_rate: Of the optimiser (Adam).
+        learning_rate: Of the optimisers (Adam) of the policy and of the critic.
         entropy: Weight of the entropy, in nats per decision.
         clip: ε: by how much the probability of a choice may change in one update and still be rewarded for it.
     """
 
     DRAWS = 64
-    MEMORY = 100
+    MEMORY = 300
     SAMPLE = 32
     ELITE = 0.1
     """The utility of a result falls by the factor e with this share of the remembered ones ahead of it."""
@@ -88,7 +89,7 @@ class ProximalPolicy(Controller):
         batch: int = 5,
         epochs: int = 4,
         learning_rate: float = 3e-3,
-        entropy: float = 0.02,
+        entropy: float = 0.05,
         clip: float = 0.3,
     ) -> None:
         super().__init__(space, objective, seed)
@@ -108,6 +109,8 @@ class ProximalPolicy(Controller):
         self.clip = clip
         self.policy = Policy(space, objective.goals, int(self.rng.integers(2**31)))
         self.optimiser = torch.optim.Adam(self.policy.parameters(), learning_rate)
+        self.critic = Critic(space, int(self.rng.integers(2**31)))
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), learning_rate)
         self.waiting: dict[bytes, Draw] = {}
         self.memory: deque[Draw] = deque(maxlen=self.MEMORY)
         self.fresh = 0
@@ -124,15 +127,20 @@ class ProximalPolicy(Controller):
         if self._usable(self.starts).any():
             return self.starts
         goal = self.objective.draw(self.rng)
-        bred = self.starts
+        bred = np.empty((0, len(self.space.decisions)), dtype=np.int16)
         if not self.stuck:
             rows = self._draw(self._place[goal])
-            hopeful = self._hopeful(rows, goal)
-            if (hopeful & self._usable(rows)).any():
-                return np.asarray(rows[hopeful])
-            bred = np.concatenate([rows, bred])
+            bred = rows[self._hopeful(rows, goal)]
+            usable = bred[self._usable(bred)]
+            if len(usable):
+                return self._best_first(usable)
             self.stuck = True
-        rows = np.concatenate([mutate(self.space, self.rng, bred), self.space.sample(self.rng, self.STARTS)])
+        if not len(bred):
+            known = np.concatenate([self.starts, self.results.rows[-self.MEMORY :]])
+            hopeful = self._hopeful(known, goal)
+            bred = known[hopeful] if hopeful.any() else known
+        mutants = mutate(self.space, self.rng, self.rng.choice(bred, self.DRAWS))
+        rows = np.concatenate([mutants, self.space.sample(self.rng, self.DRAWS)])
         return np.asarray(rows[np.argsort(~self._hopeful(rows, goal), kind="stable")])
 
     def accept(self, row: Rows) -> None:
@@ -155,12 +163,17 @@ class ProximalPolicy(Controller):
         if self.fresh >= self.batch:
             self.fresh = 0
             self._update()
+            finite = np.flatnonzero(np.isfinite(self.results.accuracy))
+            rows, accuracy = self.results.rows[finite], self.results.accuracy[finite]
+            self.critic.fit(rows, accuracy, self.critic_optimiser, self.rng)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Controller.state_dict`."""
         return super().state_dict() | {
             "policy": pack_tensors(self.policy.state_dict()),
             "optimiser": pack_optimiser(self.optimiser),
+            "critic": pack_tensors(self.critic.state_dict()),
+            "critic_optimiser": pack_optimiser(self.critic_optimiser),
             "draws": self._pack(list(self.waiting.values())),
             "memory": self._pack(self.memory),
             "fresh": self.fresh,
@@ -173,6 +186,8 @@ class ProximalPolicy(Controller):
         super().load_state_dict(state)
         self.policy.load_state_dict(unpack_tensors(state["policy"], self.policy.state_dict()))
         load_optimiser(self.optimiser, state["optimiser"])
+        self.critic.load_state_dict(unpack_tensors(state["critic"], self.critic.state_dict()))
+        load_optimiser(self.critic_optimiser, state["critic_optimiser"])
         draws = self._unpack(state["draws"])
         keys = self.space.canonical(np.array([draw.row for draw in draws]).reshape(-1, len(self.space.decisions)))
         self.waiting = {key.tobytes(): draw for key, draw in zip(keys, draws, strict=True)}
@@ -189,9 +204,18 @@ class ProximalPolicy(Controller):
             self._drawn.setdefault(row.tobytes(), Draw(raw[i], logs[i]))
         return rows
 
+    def _best_first(self, rows: Rows) -> Rows:
+        """Those from which most is to be gained first; in the order of the draws before the critic knows anything."""
+        if not self.critic.fitted:
+            return rows
+        known = self.results
+        stakes = self.objective.stakes(known.accuracy, known.costs, self.objective.cost(rows))
+        return np.asarray(rows[np.argsort(-self.critic.gain(rows, stakes), kind="stable")])
+
     def _usable(self, rows: Rows) -> NDArray[np.bool_]:
         """Which of the rows (n, decisions) are new and meet the constraints, shape (n,)."""
-        return np.array([row.tobytes() not in self._asked for row in rows]) & self.objective.feasible(rows)
+        new = np.array([row.tobytes() not in self._asked for row in rows], dtype=bool)
+        return new & self.objective.feasible(rows)
 
     def _hopeful(self, rows: Rows, goal: Goal) -> NDArray[np.bool_]:
         """Which of the rows (n, decisions) some accuracy would make the best for the goal, shape (n,)."""

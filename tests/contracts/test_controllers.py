@@ -55,13 +55,6 @@ class TestProximalPolicy(ControllerContract):
     name = "ppo"
 
 
-class TestProximalPolicyWithSmallBatches(ControllerContract):
-    """Learns from every other result."""
-
-    name = "ppo"
-    options = {"batch": 2, "epochs": 1}  # noqa: RUF012
-
-
 def test_evolution_finds_what_random_search_does_not() -> None:
     """The mean of its last quarter beats the best that random search finds with as many evaluations."""
     space = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10)

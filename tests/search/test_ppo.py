@@ -12,28 +12,36 @@ import torch
 from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.goal import HARD, STRICT
 from hwnas.search.ppo import ProximalPolicy
+from hwnas.spaces import Space
+from hwnas.spaces.decision import Decision
 from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows
 from tests.contracts.controller_contract import SPACE, an_objective, hidden_row, likeness, option_sums
 
-from .fixtures import bare_space
-
-CELL = bare_space(4, 4, 4, 4, 4, 4)
+PLACES = 10
+CELL = Space(
+    name="cell",
+    spec={},
+    decisions=[Decision(f"p{i}.width", (1, 2, 3, 4)) for i in range(PLACES)],
+    slots=[],
+    input_shape=(1, 8, 8),
+    num_classes=2,
+)
+TARGET = 20.0
 
 
 def cell_cost(rows: Rows) -> dict[str, np.ndarray]:
-    """Milliseconds of each option, added up: 6 to 24, and half of all candidates take at most 15."""
+    """Milliseconds of each option, added up: 10 to 40, and one candidate in ten takes at most `TARGET`."""
     total = 1.0 * (np.atleast_2d(rows) + 1).sum(axis=1)
     return {"latency_ms": total, "macs": total}
 
 
 def cell_accuracy(rows: Rows, seed: int) -> np.ndarray:
-    """Larger options are mostly better, with exceptions that the seed decides; a share."""
+    """Larger options are mostly better, with exceptions of the seed; twice the milliseconds buy about 5 %. A share."""
     rng = np.random.default_rng(seed)
-    gains = np.sort(rng.random((6, 4)), axis=1)
-    swapped = rng.permuted(gains, axis=1)
-    table = 0.5 * gains + 0.5 * swapped
-    return np.asarray(0.6 + 0.3 * table[np.arange(6), np.atleast_2d(rows)].mean(axis=1))
+    gains = np.sort(rng.random((PLACES, 4)), axis=1)
+    table = (gains + rng.permuted(gains, axis=1)) / 2
+    return np.asarray(0.7 + 0.12 * table[np.arange(PLACES), np.atleast_2d(rows)].mean(axis=1))
 
 
 def searched(goals: tuple[Goal, ...], seed: int, evaluations: int) -> tuple[ProximalPolicy, np.ndarray]:
@@ -58,26 +66,26 @@ def ratios(controller: ProximalPolicy, goal: int = 0) -> np.ndarray:
 
 
 def test_late_candidates_beat_early_ones_and_random_search_and_meet_a_hard_target() -> None:
-    """MnasNet's reinforcement learning in small; at random, one candidate in nine meets the target."""
+    """MnasNet's reinforcement learning in small; at random, one candidate in ten meets the target."""
     random = CELL.sample(np.random.default_rng(0), 2000)
     lost = 0
     for seed in range(5):
-        controller, rewards = searched((Goal(11.0, exponents=HARD),), seed, 160)
+        controller, rewards = searched((Goal(TARGET, exponents=HARD),), seed, 160)
         by_chance = controller.objective.reward(cell_accuracy(random, seed), cell_cost(random)).mean()
         late = slice(-16, None)
-        met = np.mean(controller.results.costs["latency_ms"][late] <= 11)
+        met = np.mean(controller.results.costs["latency_ms"][late] <= TARGET)
         lost += not (rewards[late].mean() > max(rewards[:16].mean(), by_chance) and met >= 0.8)
         assert lost <= 1
         if seed == 3 and not lost:
             break  # four of five
-    assert 0.05 < np.mean(cell_cost(random)["latency_ms"] <= 11) < 0.15
+    assert 0.05 < np.mean(cell_cost(random)["latency_ms"] <= TARGET) < 0.15
 
 
 def test_one_policy_serves_two_goals() -> None:
-    controller, _ = searched((Goal(10.0, exponents=STRICT), Goal(20.0, exponents=STRICT)), 0, 160)
-    chances = np.random.default_rng(0).random((400, 6))
+    controller, _ = searched((Goal(18.0, exponents=STRICT), Goal(30.0, exponents=STRICT)), 0, 160)
+    chances = np.random.default_rng(0).random((400, PLACES))
     tight, loose = (cell_cost(controller.policy.draw(goal, chances)[0])["latency_ms"] for goal in (0, 1))
-    assert np.mean(tight <= 10) > 0.5  # one in thirty-five at random
+    assert np.mean(tight <= 18) > 0.3  # one in thirty at random
     assert loose.mean() > tight.mean() + 5
 
 
@@ -116,14 +124,16 @@ def test_results_that_come_late_count_by_the_probabilities_with_which_they_were_
     for draw in remembered:
         row = controller.results.rows[draw.result]
         assert (SPACE.canonical(draw.row[None])[0] == row).all()
-        assert (draw.logs == asked[row.tobytes()]).all()
+        if row.tobytes() in asked:
+            assert (draw.logs == asked[row.tobytes()]).all()
+    assert len(asked) >= 29  # the first candidate is none of the policy's
     assert not controller.waiting
 
 
 def test_others_candidates_are_learnt_from() -> None:
     """Told what is good by somebody else, it proposes its like."""
-    hidden = np.array([3, 0, 2, 1, 3, 0], dtype=np.int16)
-    objective = Objective(cell_cost, (Goal(15.0),))
+    hidden = hidden_row(CELL, 0)
+    objective = Objective(cell_cost, (Goal(25.0),))
     controller = ProximalPolicy(CELL, objective, 0)
     rows = CELL.sample(np.random.default_rng(0), 100)
     controller.tell(rows, {"accuracy": likeness(rows, hidden) ** 2})
@@ -142,12 +152,12 @@ def test_failed_trials_teach_nothing() -> None:
 
 
 def test_a_result_is_judged_among_those_remembered_for_each_goal() -> None:
-    goals = (Goal(10.0, exponents=STRICT), Goal(24.0, exponents=STRICT))
+    goals = (Goal(15.0, exponents=STRICT), Goal(40.0, exponents=STRICT))
     controller = ProximalPolicy(CELL, Objective(cell_cost, goals))
-    small, medium, large = np.zeros(6, np.int16), np.full(6, 1, np.int16), np.full(6, 3, np.int16)
+    small, medium, large = (np.full(PLACES, option, np.int16) for option in (0, 1, 3))
     controller.tell(np.array([small, medium, large]), {"accuracy": np.array([0.3, 0.5, 0.9])})
     tight, loose = controller._advantages()
-    # Milliseconds 6, 12 and 24: only the first is worth anything to the tight goal, and the others are equally bad.
+    # Milliseconds 10, 20 and 40: only the first is worth anything to the tight goal, and the others are equally bad.
     assert tight.argmax() == 0
     assert tight[1] == tight[2] < 0
     # By ranks, a third apart: e^(-0.333 / 0.1) = 0.036 of the best one's utility.
@@ -156,7 +166,7 @@ def test_a_result_is_judged_among_those_remembered_for_each_goal() -> None:
 
 
 def test_a_controller_is_restored_in_the_middle_of_a_batch_to_the_last_bit() -> None:
-    controller, _ = searched((Goal(10.0), Goal(20.0)), 0, 23)
+    controller, _ = searched((Goal(20.0), Goal(30.0)), 0, 23)
     waiting = controller.ask(4)
     again = make_controller("ppo", CELL, controller.objective, 9)
     again.load_state_dict(json.loads(json.dumps(controller.state_dict())))
@@ -177,14 +187,14 @@ def test_a_controller_is_restored_in_the_middle_of_a_batch_to_the_last_bit() -> 
         lambda s: s["optimiser"].pop("0.step"),
         lambda s: s["memory"].update(results=[99] * 5),
         lambda s: s["memory"].update(results=[0]),
-        lambda s: s["memory"]["rows"].update(shape=[6, 5]),
+        lambda s: s["memory"]["rows"].update(shape=[10, 5]),
         lambda s: s["draws"].update(rows=None),
         lambda s: s.update(fresh="many"),
         lambda s: s.update(starts=[1, 2]),
     ],
 )
 def test_a_damaged_state_is_an_error(damage: Any) -> None:
-    controller, _ = searched((Goal(15.0),), 0, 5)
+    controller, _ = searched((Goal(25.0),), 0, 5)
     state = json.loads(json.dumps(controller.state_dict()))
     damage(state)
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
@@ -200,4 +210,4 @@ def test_a_damaged_state_is_an_error(damage: Any) -> None:
 )  # fmt: skip
 def test_options_that_make_no_sense_are_an_error_that_names_them(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptionError, match=f"{next(iter(options))} of PPO"):
-        ProximalPolicy(CELL, Objective(cell_cost, (Goal(15.0),)), **options)
+        ProximalPolicy(CELL, Objective(cell_cost, (Goal(25.0),)), **options)

@@ -1,0 +1,89 @@
+"""A critic: guesses what candidates are worth before anybody pays for their accuracies."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.special import ndtr
+from torch import Tensor, nn
+
+from hwnas.search.goal import Floats
+from hwnas.spaces.space import Rows, Space
+
+HIDDEN = 64
+STEPS = 20
+"""Of the optimiser, each time that there is something new to learn."""
+SAMPLE = 32
+LEAST_ERROR = 0.1
+"""Of a guess, as a share of the spread of all accuracies."""
+
+
+class Critic(nn.Module):
+    """A perceptron that reads the active choices of complete candidates, and guesses their accuracies.
+
+    It looks at nothing else: what a candidate costs is known, and so is what an accuracy is then worth to each goal.
+
+    Args:
+        space: Of the candidates.
+        seed: Of the initial weights.
+    """
+
+    starts: Tensor
+    centre: Tensor
+    spread: Tensor
+    error: Tensor
+
+    def __init__(self, space: Space, seed: int) -> None:
+        super().__init__()
+        self.space = space
+        self.register_buffer("starts", torch.from_numpy(space.sizes.cumsum() - space.sizes), persistent=False)
+        for name in ("centre", "spread", "error"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.choice = nn.Embedding(int(space.sizes.sum()), HIDDEN)
+            self.layers = nn.Sequential(
+                nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)
+            )  # fmt: skip
+        with torch.no_grad():
+            self.choice.weight /= len(space.sizes) ** 0.5  # their sums have unit variance
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its guesses say anything."""
+        return self.spread.item() > 0
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Of rows (n, decisions), shape (n,): accuracies, standardised."""
+        active = torch.from_numpy(self.space.active(rows)).float()
+        choices = self.choice(torch.from_numpy(rows.astype(np.int64)) + self.starts)
+        guesses: Tensor = self.layers((choices * active[:, :, None]).sum(dim=1))[:, 0]
+        return guesses
+
+    def fit(self, rows: Rows, accuracy: Floats, optimiser: torch.optim.Optimizer, rng: np.random.Generator) -> None:
+        """Some steps towards the accuracies (n,) of rows (n, decisions), on samples of them."""
+        self.centre.fill_(float(accuracy.mean()))
+        self.spread.fill_(float(accuracy.std()) or 1.0)
+        wanted = torch.from_numpy((accuracy - self.centre.item()) / self.spread.item()).float()
+        squares = []
+        for _ in range(STEPS):
+            own = rng.permutation(len(rows))[:SAMPLE]
+            loss = (self(rows[own]) - wanted[own]).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            squares.append(loss.item())
+        self.error.fill_(max(float(np.mean(squares)) ** 0.5, LEAST_ERROR))
+
+    @torch.no_grad()
+    def gain(self, rows: Rows, stakes: tuple[Floats, Floats]) -> Floats:
+        """What candidates may be expected to add to what is known, see `Objective.stakes`, shape (n,).
+
+        The expected improvement, as though accuracies were spread normally about the guesses.
+        """
+        weights, levels = stakes
+        error = (self.error * self.spread).item()
+        guesses = self(rows).double().numpy() * self.spread.item() + self.centre.item()
+        above = ((guesses[:, None] - levels) / error).clip(-30)
+        density = np.exp(-(above**2) / 2) / np.sqrt(2 * np.pi)
+        return np.asarray((weights * error * (above * ndtr(above) + density)).sum(axis=1))
