@@ -45,7 +45,7 @@ def layers_of(space: Space) -> tuple[Layer, ...]:
     for column, decision in enumerate(space.decisions):
         name, _, end = decision.name.rpartition(".")
         layer = Layer(name or end, (column,), (dimensions.setdefault(end if name else "", len(dimensions)),))
-        depends = not names.isdisjoint(when.decision for when in space.conditions(space.column(decision.name)))
+        depends = not names.isdisjoint(when.decision for when in space.conditions(column))
         if layers and layers[-1].name == layer.name and not depends:
             last = layers.pop()
             layer = Layer(name, last.columns + layer.columns, last.dimensions + layer.dimensions)
