@@ -23,6 +23,9 @@ CONTROLLERS = {
     "gp": "gaussian_process:GaussianProcessSearch",
     "gumbel": "gumbel:GumbelSampling",
     "ppo": "ppo:ProximalPolicy",
+    "optuna-gp": "optuna_samplers:GP",
+    "optuna-nsga2": "optuna_samplers:NSGA2",
+    "optuna-tpe": "optuna_samplers:TPE",
     "random": "random_search:RandomSearch",
 }
 """Where each controller is, imported when it is made: some bring libraries along that take seconds to load."""

@@ -37,6 +37,24 @@ def tiny_space() -> Space:
     )
 
 
+def small_space() -> Space:
+    """896 networks, and a category among the decisions."""
+    return Space(
+        name="small",
+        spec={"name": "small"},
+        decisions=[
+            Decision("kind", ("plain", "skip", "dense"), ordinal=False),
+            *(Decision(name, (1, 2, 3, 4)) for name in ("width", "depth", "kernel")),
+            Decision("skip.kind", ("add", "mix", "join"), ordinal=False),
+            Decision("skip.width", (1, 2, 3, 4)),
+        ],
+        slots=[],
+        input_shape=(1, 8, 8),
+        num_classes=2,
+        activities=[Activity(name, (When("kind", frozenset({"skip"})),)) for name in ("skip.kind", "skip.width")],
+    )
+
+
 def option_sums(space: Space) -> Callable[[Rows], Costs]:
     """A made-up cost: one for the network, and the sum of its relative options."""
 
@@ -83,33 +101,35 @@ def restored(state: Mapping[str, Any], fresh: Controller) -> Controller:
 
 
 class ControllerContract:
-    """Subclasses name a controller and its options."""
+    """Subclasses name a controller and its options, and a smaller space where it is slow."""
 
     name: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
+    space: ClassVar[Space] = SPACE
 
-    def make(self, space: Space = SPACE, seed: int = 0, objective: Objective | None = None) -> Controller:
+    def make(self, space: Space | None = None, seed: int = 0, objective: Objective | None = None) -> Controller:
+        space = space or self.space
         return make_controller(self.name, space, objective or an_objective(space), seed, **self.options)
 
     def test_candidates_are_canonical_and_distinct_however_they_are_asked_for(self) -> None:
         controller = self.make()
-        hidden = hidden_row(SPACE, 0)
+        hidden = hidden_row(self.space, 0)
         asked = [controller.ask(25)]
         for n in (1, 7, 0, 20):
             controller.tell(asked[-1], {"accuracy": likeness(asked[-1], hidden)})
             asked.append(controller.ask(n))
-            assert asked[-1].shape == (n, len(SPACE.decisions))
+            assert asked[-1].shape == (n, len(self.space.decisions))
             assert asked[-1].dtype == np.int16
         rows = np.concatenate(asked)
-        assert (rows == SPACE.canonical(rows)).all()
+        assert (rows == self.space.canonical(rows)).all()
         assert len(np.unique(rows, axis=0)) == 25 + 1 + 7 + 20
 
     def test_candidates_meet_all_constraints(self) -> None:
-        cost = option_sums(SPACE)
-        sums = cost(SPACE.sample(np.random.default_rng(0), 2000))["macs"]
+        cost = option_sums(self.space)
+        sums = cost(self.space.sample(np.random.default_rng(0), 2000))["macs"]
         bound = float(np.quantile(sums, 0.2))
-        controller = self.make(objective=an_objective(SPACE, {"macs": bound, "weight_bytes": 2 * bound}))
-        hidden = hidden_row(SPACE, 0)
+        controller = self.make(objective=an_objective(self.space, {"macs": bound, "weight_bytes": 2 * bound}))
+        hidden = hidden_row(self.space, 0)
         for _ in range(4):
             rows = controller.ask(12)
             assert (cost(rows)["macs"] <= bound).all()
@@ -142,14 +162,14 @@ class ControllerContract:
         assert len(np.unique(np.concatenate([told, rest]), axis=0)) == TINY_NETWORKS
 
     def test_constraints_that_nothing_meets_are_an_error_that_names_them(self) -> None:
-        controller = self.make(objective=an_objective(SPACE, {"params": 0.5}))
+        controller = self.make(objective=an_objective(self.space, {"params": 0.5}))
         with pytest.raises(InfeasibleError, match=r"params.*0\.5.*loosen the constraints"):
             controller.ask(1)
 
     def test_results_may_come_in_any_order_and_in_any_portions(self) -> None:
         controller = self.make()
         rows = controller.ask(30)
-        accuracy = likeness(rows, hidden_row(SPACE, 0))
+        accuracy = likeness(rows, hidden_row(self.space, 0))
         state = controller.state_dict()
         at_once, one_by_one = restored(state, self.make()), restored(state, self.make())
         order = np.random.default_rng(0).permutation(30)
@@ -172,7 +192,7 @@ class ControllerContract:
         for _ in range(10):
             rows = controller.ask(4)
             controller.tell(rows, {"accuracy": np.full(4, np.nan)})
-        assert controller.ask(3).shape == (3, len(SPACE.decisions))
+        assert controller.ask(3).shape == (3, len(self.space.decisions))
 
     def test_the_seed_decides_everything(self) -> None:
         first, same, other = (run_toy(self.make(seed=seed), 40, 0) for seed in (3, 3, 4))
@@ -181,7 +201,7 @@ class ControllerContract:
 
     @pytest.mark.parametrize("before", [0, 1, 13, 40])
     def test_a_restored_controller_goes_on_as_if_nothing_had_happened(self, before: int) -> None:
-        hidden = hidden_row(SPACE, 0)
+        hidden = hidden_row(self.space, 0)
         controller = self.make(seed=1)
         controller.ask(2)  # never told
         for _ in range(before):
@@ -199,4 +219,4 @@ class ControllerContract:
 
     def test_an_option_that_does_not_exist_is_an_error_that_names_it(self) -> None:
         with pytest.raises(UnknownNameError, match=rf"option of controller '{self.name}': 'populatoin'"):
-            make_controller(self.name, SPACE, an_objective(SPACE), populatoin=3)
+            make_controller(self.name, self.space, an_objective(self.space), populatoin=3)

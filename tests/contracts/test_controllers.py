@@ -15,7 +15,15 @@ from hwnas.spaces import load_space
 from hwnas.spaces.errors import HwnasError, UnknownNameError
 from hwnas.spaces.variation import mutate, sample_coherent
 
-from .controller_contract import SPACE, ControllerContract, an_objective, hidden_row, likeness, run_toy
+from .controller_contract import (
+    SPACE,
+    ControllerContract,
+    an_objective,
+    hidden_row,
+    likeness,
+    run_toy,
+    small_space,
+)
 
 SEEDS = range(5)
 
@@ -53,6 +61,30 @@ class TestDDPG(ControllerContract):
 
 class TestProximalPolicy(ControllerContract):
     name = "ppo"
+
+
+class OptunaContract(ControllerContract):
+    """Optuna's samplers take long in a large space."""
+
+    space = small_space()
+
+
+class TestOptunaTPE(OptunaContract):
+    name = "optuna-tpe"
+
+
+class TestOptunaNSGA2(OptunaContract):
+    """A population that the contract's tests have several generations of."""
+
+    name = "optuna-nsga2"
+    options = {"population": 8}  # noqa: RUF012
+
+
+@pytest.mark.slow
+class TestOptunaGP(OptunaContract):
+    """Seconds per candidate; `tests/search/test_optuna_samplers.py` has what is quick."""
+
+    name = "optuna-gp"
 
 
 def test_evolution_finds_what_random_search_does_not() -> None:
