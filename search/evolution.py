@@ -21,17 +21,24 @@ class RegularisedEvolution(Controller):
     """The oldest member of the population dies, whatever its reward; parents are the best of a random sample.
 
     Deviations from the paper: the first population is drawn near the targets (see `promising`), each child is bred for
-    one of the goals, a mutation may set all decisions of one kind at once (see `mutate`), a mutant whose cost is such
-    that no accuracy could lift it above its parent is not proposed, and the asynchronous form is used: a child is bred
-    whenever one is asked for, from the results known by then.
+    one of the goals, a mutation may set all decisions of one kind at once (see `mutate`), or change up to three where
+    all that change one are known, a mutant whose cost is such that no accuracy could lift it above its parent is not
+    proposed, and the asynchronous form is used: a child is bred whenever one is asked for, from the results known by
+    then.
+
+    Every goal needs parents of its own: with several goals more members are alive and more are sampled, while breeding
+    begins long before that many were tried. Costs being known, `RIVALS` mutants of a parent compete, too: the one is
+    proposed that would add most to what is known for all goals together, were it as accurate as its parent.
 
     Args:
         space, objective, seed: See `Controller`.
-        population: P, members alive: the last results.
-        tournament: S, members sampled for each child.
+        population: P, members alive: the last results. For each goal, up to `SEPARATE` goals.
+        tournament: S, members sampled for each child. For each goal, likewise.
     """
 
     BATCH = 32
+    SEPARATE = 6
+    RIVALS = 4
 
     def __init__(
         self, space: Space, objective: Objective, seed: int = 0, *, population: int = 16, tournament: int = 5
@@ -40,8 +47,10 @@ class RegularisedEvolution(Controller):
         for name, value in (("population", population), ("tournament", tournament)):
             if not isinstance(value, int) or value < 1:
                 raise InvalidOptionError(f"{name} of the evolution must be a whole number of at least 1, got {value!r}")
-        self.size = population
-        self.tournament = tournament
+        separate = min(len(objective.goals), self.SEPARATE)
+        self.size = population * separate
+        self.tournament = tournament * separate
+        self.first = population * min(separate, 2)
         self.starts: Rows | None = None
         self.born = 0
 
@@ -53,9 +62,9 @@ class RegularisedEvolution(Controller):
     def propose(self) -> Rows:
         """The first population, the most promising first; mutants of a tournament's winner afterwards."""
         alive = self._alive()
-        if self.born < self.size or not len(alive):
+        if self.born < self.first or not len(alive):
             if self.starts is None:
-                self.starts = promising(self.space, self.objective, self.rng, self.size)
+                self.starts = promising(self.space, self.objective, self.rng, self.first)
             coherent = sample_coherent(self.space, self.rng, self.BATCH)
             return np.concatenate([self.starts, coherent, self.space.sample(self.rng, self.BATCH)])
         goal = self.objective.draw(self.rng)
@@ -63,9 +72,14 @@ class RegularisedEvolution(Controller):
         costs = {name: values[contestants] for name, values in self.results.costs.items()}
         rewards = goal.reward(self.results.accuracy[contestants], costs)
         winner = np.lexsort((costs[goal.metric], -rewards))[0]
-        parent = self.results.rows[contestants[winner]]
-        mutants = mutate(self.space, self.rng, np.repeat(parent[None], self.BATCH, axis=0))
-        return self._hopeful(mutants, goal, rewards[winner], costs[goal.metric][winner])
+        parents = np.repeat(self.results.rows[contestants[winner]][None], self.BATCH, axis=0)
+        near, far = (
+            self._hopeful(
+                mutate(self.space, self.rng, parents, most), goal, rewards[winner], costs[goal.metric][winner]
+            )
+            for most in (1, 3)
+        )
+        return np.concatenate([self._compete(near, self.results.accuracy[contestants[winner]]), far])
 
     def accept(self, row: Rows) -> None:
         """Counts the members that were born."""
@@ -90,3 +104,15 @@ class RegularisedEvolution(Controller):
         costs = self.objective.cost(mutants)
         hopeful = goal.factor(costs) >= reward if reward > 0 else costs[goal.metric] < cost
         return np.asarray(mutants[hopeful])
+
+    def _compete(self, mutants: Rows, accuracy: float) -> Rows:
+        """The first few of those that are new, by what they would add with their parent's accuracy; the rest behind."""
+        if len(self.objective.goals) == 1:
+            return mutants
+        new = mutants[[row.tobytes() not in self._asked for row in mutants]]
+        rivals = new[: self.RIVALS]
+        if not len(rivals):
+            return new
+        weights, levels = self.objective.stakes(self.results.accuracy, self.results.costs, self.objective.cost(rivals))
+        gains = (weights * np.maximum(0.0, accuracy - levels)).sum(axis=1)
+        return np.concatenate([rivals[np.argsort(-gains, kind="stable")], new[self.RIVALS :]])

@@ -62,15 +62,15 @@ def sample_coherent(space: Space, rng: np.random.Generator, n: int) -> Rows:
     return space.canonical(rows)
 
 
-def mutate(space: Space, rng: np.random.Generator, rows: Rows) -> Rows:
+def mutate(space: Space, rng: np.random.Generator, rows: Rows, most: int = 3) -> Rows:
     """A mutant of each row (n, decisions) in canonical form.
 
-    Half of them change one to three active decisions at random; the other half set all decisions of one kind, such as
-    every layer's weight bits, to the same relative option, a move that single changes would need many steps for.
+    Half of them change one to ``most`` active decisions at random; the other half set all decisions of one kind, such
+    as every layer's weight bits, to the same relative option, a move that single changes would need many steps for.
     """
     keys = np.where(space.active(rows), rng.random(rows.shape), -1.0)
     ranks = np.argsort(np.argsort(-keys, axis=1), axis=1)
-    chosen = (ranks < rng.integers(1, 4, size=(len(rows), 1))) & (keys >= 0)
+    chosen = (ranks < rng.integers(1, most + 1, size=(len(rows), 1))) & (keys >= 0)
     steps = 1 + (rng.random(rows.shape) * (space.sizes - 1)).astype(np.int16)
     single = np.where(chosen, (rows + steps) % space.sizes, rows)
 
