@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,11 @@ class Task:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def search_figures(
+Traces = dict[str, dict[str, dict[int | None, list[Trace]]]]
+"""By column, by controller as it was written, and by percentile: one search per seed."""
+
+
+def search_traces(
     path: Path,
     columns: Sequence[str],
     controllers: Sequence[str],
@@ -70,39 +74,35 @@ def search_figures(
     seeds: int = 8,
     workers: int = 2,
     heard: Callable[[str, float], None] = lambda text, share: None,
-) -> dict[str, Any]:
-    """Figures by column of costs and controller, means over seeds and their standard errors.
+) -> Traces:
+    """All searches.
 
     Args:
         path: Of the table, see `read_benchmark`.
         columns: Costs.
-        controllers: Names, see `make_controller`; options may follow, such as ``evolution:population=50``.
+        controllers: Names, see `make_controller`; options may follow, such as ``evolution:population=50:tournament=9``.
         evaluations: Of each search.
         seeds: Searches of each kind.
         workers: Processes at a time.
         heard: Hears how far it is.
     """
-    for column in columns:
-        read_benchmark(path, column)
-    tasks = [
-        Task(path, column, name, seed, evaluations, percentile, options)
-        for column, (name, options), percentile, seed in product(
-            columns, map(_with_options, controllers), (None, *PERCENTILES), range(seeds)
-        )
-    ]
-    for name, options in map(_with_options, controllers):
-        make_controller(name, *_problem(Task(path, columns[0], name, 0, 1)), 0, **options)
-    traces = _run_all(tasks, workers, heard)
-    figures: dict[str, Any] = {"table": path.name, "evaluations": evaluations, "seeds": seeds, "columns": {}}
-    per_kind = len(PERCENTILES) + 1
-    for i, column in enumerate(columns):
-        rows: dict[str, Any] = {}
-        for j, written in enumerate(controllers):
-            start = (i * len(controllers) + j) * per_kind * seeds
-            own = [traces[start + k * seeds : start + (k + 1) * seeds] for k in range(per_kind)]
-            rows[written] = _figures(own[0], dict(zip(PERCENTILES, own[1:], strict=True)))
-        figures["columns"][column] = rows
-    return figures
+    kinds = list(product(columns, controllers, (None, *PERCENTILES)))
+    tasks = []
+    for column, written, percentile in kinds:
+        name, options = _with_options(written)
+        tasks += [Task(path, column, name, seed, evaluations, percentile, options) for seed in range(seeds)]
+    for task in tasks[::seeds]:  # mistakes show before the first search
+        make_controller(task.controller, *_problem(task), **task.options)
+    done = iter(_run_all(tasks, workers, heard))
+    traces: Traces = {column: {written: {} for written in controllers} for column in columns}
+    for column, written, percentile in kinds:
+        traces[column][written][percentile] = list(islice(done, seeds))
+    return traces
+
+
+def search_figures(traces: Traces) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Figures by column of costs and controller: means over seeds and their standard errors, None for what is not."""
+    return {column: {name: _figures(own) for name, own in rows.items()} for column, rows in traces.items()}
 
 
 def run_task(task: Task) -> Trace:
@@ -119,6 +119,8 @@ def run_task(task: Task) -> Trace:
         try:
             row = controller.ask(1)
         except InfeasibleError:
+            if not done:
+                raise
             regret[done:] = regret[done - 1]
             break
         seconds += time.perf_counter() - begun
@@ -164,22 +166,21 @@ def _problem(task: Task) -> tuple[Space, Objective]:
     return benchmark.space, Objective(benchmark.cost, (goal,), {benchmark.metric: bound})
 
 
-def _figures(front: Sequence[Trace], bounds: dict[int, Sequence[Trace]]) -> dict[str, float]:
-    regret = np.array([trace.regret for trace in front])
-    figures = {}
-    for after in (n for n in AFTER if n <= regret.shape[1]):
+def _figures(searches: dict[int | None, list[Trace]]) -> dict[str, float | None]:
+    regret = np.array([trace.regret for trace in searches[None]])
+    evaluations = regret.shape[1]
+    figures: dict[str, float | None] = {}
+    for after in (*(n for n in AFTER if n < evaluations), evaluations):
         figures[f"regret_{after}"] = round(float(regret[:, after - 1].mean()), 5)
-        figures[f"error_{after}"] = round(_standard_error(regret[:, after - 1]), 5)
-    for percentile, traces in bounds.items():
-        needed = [_needed(trace.regret) for trace in traces]
-        found = [n for n in needed if n is not None]
-        figures[f"evaluations_{percentile}"] = round(float(np.mean(found)), 1) if found else float("nan")
-        figures[f"evaluations_error_{percentile}"] = round(_standard_error(np.array(found, dtype=np.float64)), 1)
+        figures[f"error_{after}"] = _rounded(standard_error(regret[:, after - 1]), 5)
+    for percentile in PERCENTILES:
+        needed = [_needed(trace.regret) for trace in searches[percentile]]
+        found = np.array([n for n in needed if n is not None], dtype=np.float64)
+        figures[f"evaluations_{percentile}"] = round(float(found.mean()), 1) if len(found) else None
+        figures[f"evaluations_error_{percentile}"] = _rounded(standard_error(found), 1)
         figures[f"found_{percentile}"] = len(found)
-    everything = [*front, *(trace for traces in bounds.values() for trace in traces)]
-    figures["ms_per_candidate"] = round(
-        1000 * float(np.mean([trace.seconds / len(trace.regret) for trace in everything])), 2
-    )
+    seconds = [trace.seconds for traces in searches.values() for trace in traces]
+    figures["ms_per_candidate"] = round(1000 * float(np.mean(seconds)) / evaluations, 2)
     return figures
 
 
@@ -189,14 +190,21 @@ def _needed(regret: Floats) -> int | None:
     return int(near[0]) + 1 if len(near) else None
 
 
-def _standard_error(values: Floats) -> float:
-    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
+def standard_error(values: Floats) -> Floats:
+    """Of the mean over the first axis; NaN where there is one value or none."""
+    if len(values) < 2:
+        return np.full(values.shape[1:], np.nan)
+    return np.asarray(values.std(axis=0, ddof=1) / len(values) ** 0.5)
+
+
+def _rounded(error: Floats, digits: int) -> float | None:
+    return round(float(error), digits) if np.isfinite(error) else None
 
 
 def _with_options(written: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of a controller such as ``evolution:population=50,tournament=10``."""
-    name, _, rest = written.partition(":")
-    pairs = (pair.partition("=") for pair in filter(None, rest.split(",")))
+    """The name and the options of a controller such as ``evolution:population=50:tournament=9``."""
+    name, *rest = written.split(":")
+    pairs = (pair.partition("=") for pair in rest)
     return name, {key: _number(text) for key, _, text in pairs}
 
 

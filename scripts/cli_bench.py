@@ -189,27 +189,39 @@ def spaces(data: Path | None) -> None:
     "--controllers",
     default="random,evolution",
     show_default=True,
-    help="Names with commas between them; options follow a colon: evolution:population=50.",
+    help="Names with commas between them; options follow colons: evolution:population=50:tournament=9.",
 )
 @click.option("--evaluations", type=click.IntRange(1, 15_000), default=200, show_default=True, help="Of each search.")
 @click.option("--seeds", type=click.IntRange(1), default=8, show_default=True, help="Searches of each kind.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes at a time.")
-def search(path: Path, columns: tuple[str, ...], controllers: str, evaluations: int, seeds: int, workers: int) -> None:
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.html",
+    help="Draw the regret over the evaluations, into a page that needs no network.",
+)
+def search(
+    path: Path, columns: tuple[str, ...], controllers: str, evaluations: int, seeds: int, workers: int,
+    plot: Path | None,
+) -> None:  # fmt: skip
     """Compare controllers on networks that were trained before: hypervolume regret, and evaluations under a bound."""
     from rich.console import Console
 
-    from hwnas.scripts.bench_search import search_figures
-    from hwnas.scripts.figures_table import print_figures
+    from hwnas.scripts.bench_search import search_figures, search_traces
     from hwnas.scripts.progress import TerminalObserver
+    from hwnas.scripts.search_figures import print_table, write_plot
 
     with TerminalObserver(Console(stderr=True)) as observer:
-        figures = search_figures(
+        traces = search_traces(
             path, columns, controllers.split(","), evaluations=evaluations, seeds=seeds, workers=workers,
             heard=observer.progress,
         )  # fmt: skip
-    emit(figures)
-    for column, rows in figures["columns"].items():
-        print_figures(rows, column)
+    figures = search_figures(traces)
+    emit({"table": path.name, "evaluations": evaluations, "seeds": seeds, "columns": figures})
+    for column, rows in figures.items():
+        print_table(column, rows, seeds)
+    if plot is not None:
+        write_plot(plot, traces)
 
 
 @bench.command()

@@ -116,6 +116,8 @@ def read_benchmark(path: Path, column: str) -> TabularBenchmark:
     space = load_space("nasbench201", input_shape=IMAGE, num_classes=CLASSES, joint=())
     try:
         table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise InvalidFileError(f"there is no file {path}") from error
     except Exception as error:
         raise InvalidFileError(f"{path} is no readable Parquet file: {error}") from error
     columns = [name for name in table.column_names if name.endswith(COSTS)]
