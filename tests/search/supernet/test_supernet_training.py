@@ -196,6 +196,20 @@ def test_weights_and_architecture_parameters_learn_from_their_own_images(mode: s
     assert torch.equal(made.thetas[0].logits, logits)
 
 
+@every_mode
+def test_other_images_for_one_of_both_leave_the_other_as_it_was(mode: str) -> None:
+    """In the first epoch without a warm-up, in which the weights come first."""
+    one, theirs, own = (training(recipe(mode, warmup_epochs=0)) for _ in range(3))
+    theirs.theta_part.images.zero_()
+    own.weights_part.images.zero_()
+    for made in (one, theirs, own):
+        made.train_epoch()
+    weights = [dict(made.network.named_parameters()) for made in (one, theirs, own)]
+    assert all(torch.equal(p, weights[1][name]) for name, p in weights[0].items())
+    assert not all(torch.equal(p, weights[2][name]) for name, p in weights[0].items())
+    assert not torch.equal(one.thetas[0].logits, theirs.thetas[0].logits)
+
+
 def test_every_goal_has_architecture_parameters_of_its_own() -> None:
     terms = [HingeTerm("latency_ms", target, 5.0) for target in (3.1, 4.0, 6.0)]
     made = planted(recipe(epochs=25, warmup_epochs=0, theta_learning_rate=0.1, batch_size=4), terms)
