@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from hwnas.search.goal import COSTS
+from hwnas.search.supernet.recipe import SupernetRecipe
 from hwnas.search.training import Recipe
 from hwnas.spaces.catalog import JOINT, named_space, with_settings
 from hwnas.spaces.errors import HwnasError, InvalidFileError, UnknownNameError
@@ -103,6 +104,32 @@ class ControllerConfig(_Section):
     options: dict[str, Any] = {}
 
 
+class SupernetConfig(SupernetRecipe):
+    """A supernet that is trained before the trials: how, by how many workers, and how θ weighs the cost.
+
+    ``loss`` is FBNet's ``product``, or a ``hinge`` on each goal's target.
+    """
+
+    loss: Literal["product", "hinge"] = "product"
+    workers: PositiveInt = 1
+
+    @property
+    def recipe(self) -> SupernetRecipe:
+        """How to train it."""
+        return SupernetRecipe.model_validate(self.model_dump(include=set(SupernetRecipe.model_fields)))
+
+
+class EvaluatorConfig(_Section):
+    """How candidates are evaluated.
+
+    By training them from scratch (``train``), from shared weights on (``fine_tune``), or with these alone (``shared``).
+    ``weights`` is a supernet's checkpoint; that of the run's own supernet by default.
+    """
+
+    name: Literal["train", "fine_tune", "shared"] = "train"
+    weights: str | None = None
+
+
 class SearchBudget(_Section):
     """How much to spend, on how many workers, and what each takes of its node.
 
@@ -143,9 +170,17 @@ class SearchConfig(_Section):
     device: DeviceConfig = DeviceConfig()
     objective: ObjectiveConfig
     controller: ControllerConfig = ControllerConfig()
+    supernet: SupernetConfig | None = None
+    evaluator: EvaluatorConfig = EvaluatorConfig()
     training: Recipe = Recipe()
     search: SearchBudget = SearchBudget()
     final: FinalConfig = FinalConfig()
+
+    @model_validator(mode="after")
+    def _weights_to_share(self) -> SearchConfig:
+        if self.evaluator.name != "train" and self.supernet is None and self.evaluator.weights is None:
+            raise ValueError(f"evaluator {self.evaluator.name} needs weights, or a supernet section to train them")
+        return self
 
 
 def load_config(path: Path) -> SearchConfig:
@@ -175,5 +210,6 @@ def parse_config(data: dict[str, Any], where: str = "the search") -> SearchConfi
 def _section(location: list[str]) -> type[BaseModel]:
     section: type[BaseModel] = SearchConfig
     for part in location:
-        section = section.model_fields[part].annotation  # type: ignore[assignment]
+        annotation: Any = section.model_fields[part].annotation
+        section = next((a for a in get_args(annotation) if a is not type(None)), annotation)
     return section

@@ -16,6 +16,7 @@ from hwnas.predictors.registration import check, covers, register
 from hwnas.search.conclusion import conclude
 from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controller import make_controller
+from hwnas.search.evaluation import ensure_supernet, evaluator_of
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.finals import Final, train_final
 from hwnas.search.focus import PARENTS, can_focus, focus_after, focus_before
@@ -82,6 +83,7 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
     ensure_device(run, observer)
     budget = run.config.search
     with cluster(math.ceil(budget.workers * budget.resources["cpu"]), address):
+        ensure_supernet(run, observer)
         observer.stage("Search")
         search(run, observer)
         observer.stage("Final training")
@@ -133,9 +135,9 @@ def search(run: Run, observer: Observer) -> None:
 
     budget = run.config.search
     controller = make_controller(
-        run.config.controller.name, run.space, run.objective, budget.seed, **run.config.controller.options
+        run.config.controller.name, run.space, run.objective, budget.seed, **run.controller_options
     )
-    evaluator = TrainingEvaluator(run.space.spec, run.dataset, run.config.training)
+    evaluator = evaluator_of(run)
     state = run.folder / "controller.json"
     session = SearchSession(
         controller, run.ledger, state, trials=budget.trials, minutes=budget.minutes, steps=evaluator.steps

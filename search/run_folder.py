@@ -141,6 +141,19 @@ class Run:
         constraints |= {name: ratio * reference[name] for name, ratio in config.constraint_ratios.items()}
         return Objective(cost, (Goal(target, config.metric, FORMS[config.form]),), constraints)
 
+    @property
+    def supernet_path(self) -> Path:
+        """Of its supernet's checkpoint."""
+        return self.folder / "supernet.safetensors"
+
+    @property
+    def controller_options(self) -> dict[str, Any]:
+        """Those of the configuration; architecture parameters are those of the run's supernet, if it has one."""
+        options = dict(self.config.controller.options)
+        if self.config.controller.name == "gumbel" and self.config.supernet is not None:
+            options.setdefault("logits", str(self.supernet_path))
+        return options
+
     @cached_property
     def ledger(self) -> Ledger:
         """All trials."""
