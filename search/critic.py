@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hwnas.search.goal import Floats
 from hwnas.spaces.space import Rows, Space
 
+MEMBERS = 4
 HIDDEN = 64
 STEPS = 20
 """Of the optimiser, each time that there is something new to learn."""
@@ -19,7 +20,7 @@ LEAST_ERROR = 0.1
 
 
 class Critic(nn.Module):
-    """A perceptron that reads the active choices of complete candidates, and guesses their accuracies.
+    """Perceptrons that read the active choices of complete candidates, and together guess their accuracies.
 
     It looks at nothing else: what a candidate costs is known, and so is what an accuracy is then worth to each goal.
 
@@ -41,10 +42,11 @@ class Critic(nn.Module):
             self.register_buffer(name, torch.zeros((), dtype=torch.float64))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.choice = nn.Embedding(int(space.sizes.sum()), HIDDEN)
-            self.layers = nn.Sequential(
-                nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)
-            )  # fmt: skip
+            self.choice = nn.Embedding(int(space.sizes.sum()), MEMBERS * HIDDEN)
+            self.inner = nn.Parameter(torch.randn(MEMBERS, HIDDEN, HIDDEN) * (2 / HIDDEN) ** 0.5)
+            self.outer = nn.Parameter(torch.randn(MEMBERS, HIDDEN) * (1 / HIDDEN) ** 0.5)
+        self.shift = nn.Parameter(torch.zeros(MEMBERS, HIDDEN))
+        self.offset = nn.Parameter(torch.zeros(MEMBERS))
         with torch.no_grad():
             self.choice.weight /= len(space.sizes) ** 0.5  # their sums have unit variance
 
@@ -54,11 +56,12 @@ class Critic(nn.Module):
         return self.spread.item() > 0
 
     def forward(self, rows: Rows) -> Tensor:
-        """Of rows (n, decisions), shape (n,): accuracies, standardised."""
+        """Of rows (n, decisions), shape (n, members): accuracies, standardised."""
         active = torch.from_numpy(self.space.active(rows)).float()
         choices = self.choice(torch.from_numpy(rows.astype(np.int64)) + self.starts)
-        guesses: Tensor = self.layers((choices * active[:, :, None]).sum(dim=1))[:, 0]
-        return guesses
+        read = (choices * active[:, :, None]).sum(dim=1).view(-1, MEMBERS, HIDDEN).relu()
+        hidden = (torch.einsum("nmh,mhi->nmi", read, self.inner) + self.shift).relu()
+        return (hidden * self.outer).sum(dim=2) + self.offset
 
     def fit(self, rows: Rows, accuracy: Floats, optimiser: torch.optim.Optimizer, rng: np.random.Generator) -> None:
         """Some steps towards the accuracies (n,) of rows (n, decisions), on samples of them."""
@@ -68,11 +71,12 @@ class Critic(nn.Module):
         squares = []
         for _ in range(STEPS):
             own = rng.permutation(len(rows))[:SAMPLE]
-            loss = (self(rows[own]) - wanted[own]).square().mean()
+            guesses = self(rows[own])
+            loss = (guesses - wanted[own, None]).square().mean(dim=0).sum()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            squares.append(loss.item())
+            squares.append((guesses.detach().mean(dim=1) - wanted[own]).square().mean().item())
         self.error.fill_(max(float(np.mean(squares)) ** 0.5, LEAST_ERROR))
 
     @torch.no_grad()
@@ -83,7 +87,7 @@ class Critic(nn.Module):
         """
         weights, levels = stakes
         error = (self.error * self.spread).item()
-        guesses = self(rows).double().numpy() * self.spread.item() + self.centre.item()
+        guesses = self(rows).mean(dim=1).double().numpy() * self.spread.item() + self.centre.item()
         above = ((guesses[:, None] - levels) / error).clip(-30)
         density = np.exp(-(above**2) / 2) / np.sqrt(2 * np.pi)
         return np.asarray((weights * error * (above * ndtr(above) + density)).sum(axis=1))

@@ -58,7 +58,7 @@ class ProximalPolicy(Controller):
       worth something by their ranks, of which only the highest count.
     - Costs are free. The first candidates are `promising` ones, at most one for each goal. Afterwards, of a batch of
       draws that could be better for the goal than all that is known, the one is proposed of which a `Critic` expects
-      most. Where none could, or all of those are known, mutants stand in.
+      most. Where few could, or most of those are known, their mutants compete with them.
 
     Results of candidates that the policy did not draw (those, and others' that are merely told) are learnt from as if
     each option had been equally likely. Failed trials are not learnt from.
@@ -73,6 +73,8 @@ class ProximalPolicy(Controller):
     """
 
     DRAWS = 64
+    ENOUGH = 16
+    """Draws that are new and could be better: of fewer, mutants stand beside them."""
     MEMORY = 300
     SAMPLE = 32
     ELITE = 0.1
@@ -127,21 +129,20 @@ class ProximalPolicy(Controller):
         if self._usable(self.starts).any():
             return self.starts
         goal = self.objective.draw(self.rng)
-        bred = np.empty((0, len(self.space.decisions)), dtype=np.int16)
-        if not self.stuck:
-            rows = self._draw(self._place[goal])
-            bred = rows[self._hopeful(rows, goal)]
-            usable = bred[self._usable(bred)]
-            if len(usable):
-                return self._best_first(usable)
-            self.stuck = True
-        if not len(bred):
-            known = np.concatenate([self.starts, self.results.rows[-self.MEMORY :]])
-            hopeful = self._hopeful(known, goal)
-            bred = known[hopeful] if hopeful.any() else known
-        mutants = mutate(self.space, self.rng, self.rng.choice(bred, self.DRAWS))
-        rows = np.concatenate([mutants, self.space.sample(self.rng, self.DRAWS)])
-        return np.asarray(rows[np.argsort(~self._hopeful(rows, goal), kind="stable")])
+        rows = self.starts[:0] if self.stuck else self._draw(self._place[goal])
+        parents = rows[self._hopeful(rows, goal)]
+        usable = parents[self._usable(parents)]
+        if len(usable) < self.ENOUGH:
+            if not len(parents):
+                known = np.concatenate([self.starts, self.results.rows[-self.MEMORY :]])
+                hopeful = self._hopeful(known, goal)
+                parents = known[hopeful] if hopeful.any() else known
+            mutants = mutate(self.space, self.rng, self.rng.choice(parents, self.DRAWS))
+            usable = np.concatenate([usable, mutants[self._usable(mutants) & self._hopeful(mutants, goal)]])
+        if len(usable):
+            return self._best_first(usable)
+        self.stuck = True
+        return np.concatenate([mutants, self.space.sample(self.rng, self.DRAWS)])
 
     def accept(self, row: Rows) -> None:
         """Remembers how it was drawn."""

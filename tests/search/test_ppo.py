@@ -70,11 +70,10 @@ def test_late_candidates_beat_early_ones_and_random_search_and_meet_a_hard_targe
     random = CELL.sample(np.random.default_rng(0), 2000)
     lost = 0
     for seed in range(5):
-        controller, rewards = searched((Goal(TARGET, exponents=HARD),), seed, 160)
+        controller, rewards = searched((Goal(TARGET, exponents=HARD),), seed, 100)
         by_chance = controller.objective.reward(cell_accuracy(random, seed), cell_cost(random)).mean()
-        late = slice(-16, None)
-        met = np.mean(controller.results.costs["latency_ms"][late] <= TARGET)
-        lost += not (rewards[late].mean() > max(rewards[:16].mean(), by_chance) and met >= 0.8)
+        met = controller.results.costs["latency_ms"] <= TARGET
+        lost += not (rewards[50:].mean() > max(rewards[:10].mean(), by_chance) and met[50:].mean() >= 0.8)
         assert lost <= 1
         if seed == 3 and not lost:
             break  # four of five
@@ -182,6 +181,7 @@ def test_a_controller_is_restored_in_the_middle_of_a_batch_to_the_last_bit() -> 
     [
         lambda s: s.pop("policy"),
         lambda s: s["policy"].pop("bias"),
+        lambda s: s["critic"].pop("inner"),
         lambda s: s["policy"]["bias"].update(shape=[1, 1]),
         lambda s: s["policy"]["bias"].update(data="no base64"),
         lambda s: s["optimiser"].pop("0.step"),
