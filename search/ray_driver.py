@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.files import is_full, no_room
 
 Result = TypeVar("Result")
+logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # `DiskFullError` says it better
 MAX_FAILURES = 2
 """Times a trial is started again after its worker process died; errors that it raised itself are not retried."""
 ONE_CPU = {"cpu": 1.0}
