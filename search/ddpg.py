@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,11 @@ from hwnas.spaces.space import Rows, Space
 
 Indexes = NDArray[np.intp]
 BATCH = 64
-EPISODES, RANDOM_EPISODES = 16, 4
+EPISODES, RANDOM_EPISODES = 32, 4
 """Of the actor and of random actions, from which each candidate is chosen."""
 NOISE, NOISE_DECAY, LEAST_NOISE = 0.5, 0.99, 0.02
 """Standard deviation of the exploration's noise, its factor from episode to episode, and where it ends."""
-
-ERROR = 0.25
+ERROR = 0.125
 """Of what the critic expects, in standard deviations of all rewards."""
 
 
@@ -82,13 +81,13 @@ class DDPG(Controller):
     def propose(self) -> Rows:
         """Episodes of the actor, those first from which the critic expects most, then random ones."""
         if len(self._replay) >= self.warmup:
-            goals = self._draw(EPISODES)
-            rows, kept = self._episodes(goals, self._act)
-            order = np.lexsort((-self._gain(rows, goals), ~kept))
-            return np.concatenate([rows[order], self._random()])
+            rows, kept, goals = self._episodes(EPISODES)
+            own = slice(EPISODES)
+            order = np.lexsort((-self._gain(rows[own], goals[own]), ~kept[own]))
+            return np.concatenate([rows[own][order], rows[EPISODES:]])
         if self._starts is None:
             self._starts = promising(self.space, self.objective, self.rng, -(-self.warmup // 2))
-        return np.concatenate([self._starts, self._random()])
+        return np.concatenate([self._starts, self._episodes(0)[0]])
 
     def learn(self) -> None:
         """Remembers the episode that leads to the last result, and updates the agent."""
@@ -115,32 +114,29 @@ class DDPG(Controller):
         self._replay = Replay(self.objective, self._goals)
         self._remember(slice(None))
 
-    def _draw(self, n: int) -> Indexes:
-        """Numbers of goals to pursue, shape (n,)."""
-        return np.array([self.objective.goals.index(self.objective.draw(self.rng)) for _ in range(n)])
+    def _episodes(self, own: int) -> tuple[Rows, NDArray[np.bool_], Indexes]:
+        """Candidates of that many episodes of the actor with noise, and of a few at random, each for a goal.
 
-    def _random(self) -> Rows:
-        """A few episodes of random actions."""
-        return self._episodes(self._draw(RANDOM_EPISODES), lambda uniform, states: uniform)[0]
+        Returns:
+            The candidates, whether each keeps its budget, and the numbers of their goals.
+        """
+        n = own + RANDOM_EPISODES
+        goals = np.array([self.objective.goals.index(self.objective.draw(self.rng)) for _ in range(n)])
 
-    def _act(self, uniform: Floats, states: Vectors) -> Floats:
-        """The actor's actions with noise."""
-        return truncated_normal(uniform, self._agent.act(states), self.sigma)
-
-    def _episodes(self, goals: Indexes, act: Callable[[Floats, Vectors], Floats]) -> tuple[Rows, NDArray[np.bool_]]:
-        """A candidate for each of these goals, and whether it keeps its budget."""
-
-        def act_at(layer: int, states: Vectors, forecasts: Floats) -> Vectors:
-            uniform = self.rng.random((len(states), self._layers.dimensions))
-            return act(uniform, self._goals.extend(states, forecasts, goals)).astype(np.float32)
+        def act(layer: int, states: Vectors, forecasts: Floats) -> Vectors:
+            actions = self.rng.random((n, self._layers.dimensions))
+            if own:
+                means = self._agent.act(self._goals.extend(states[:own], forecasts[:own], goals[:own]))
+                actions[:own] = truncated_normal(actions[:own], means, self.sigma)
+            return actions.astype(np.float32)
 
         bounds = [budget(self.objective, self.objective.goals[goal]) for goal in goals]
         ranks, kept = lower(
-            self._layers.walk(len(goals), act_at).ranks,
+            self._layers.walk(n, act).ranks,
             lambda ranks: self.space.active(self._options.rows(ranks)),
             lambda ranks, of: strain(self.objective.cost(self._rows(ranks)), [bounds[i] for i in of]),
         )
-        return self._rows(ranks), kept
+        return self._rows(ranks), kept, goals
 
     def _gain(self, rows: Rows, goals: Indexes) -> Floats:
         """By how much candidates (n, decisions) for these goals are expected to raise what all are worth, shape (n,).
@@ -152,13 +148,8 @@ class DDPG(Controller):
         states = self._goals.extend(found.states[last], found.forecasts[last], goals)
         value = self._agent.value(states, found.choices[last], found.actions[last])
         costs = self.objective.cost(rows)
-        factors = np.array(
-            [
-                1.0 if walled(goal) else goal.factor({goal.metric: costs[goal.metric][i]})
-                for i, goal in enumerate(self.objective.goals[g] for g in goals)
-            ]
-        )
-        accuracy = (self._replay.mean + self._replay.spread * value) / factors
+        factors = np.stack([np.ones(len(rows)) if walled(g) else g.factor(costs) for g in self.objective.goals])
+        accuracy = (self._replay.mean + self._replay.spread * value) / factors[goals, np.arange(len(rows))]
         weights, levels = self.objective.stakes(self.results.accuracy, self.results.costs, costs)
         return expected_gain(accuracy, ERROR * self._replay.spread, weights, levels)
 
