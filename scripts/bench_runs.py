@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.search.config import ControllerConfig, SearchConfig
-from hwnas.search.controller import controller_class
+from hwnas.search.controllers.controller import controller_class
 from hwnas.search.front import Front
 from hwnas.search.observer import Observer
 from hwnas.search.run import continue_run

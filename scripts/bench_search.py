@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.search.controller import make_controller
+from hwnas.search.controllers.controller import make_controller
 from hwnas.search.evaluators.table import TabularBenchmark, read_benchmark
 from hwnas.search.front import Front
 from hwnas.search.goal import STRICT, Floats, Goal

@@ -25,7 +25,7 @@ def adapt(
     """
     from hwnas.scripts.figures_table import print_figures
     from hwnas.search.adapt_run import adapt_run
-    from hwnas.search.report_data import percent
+    from hwnas.search.report.data import percent
     from hwnas.search.run_folder import Run
     from hwnas.spaces.files import write_text
 

@@ -78,9 +78,9 @@ def search(
 def report(run_folder: Path) -> None:
     """Write RUN/report.html again, and print the table."""
     from hwnas.scripts.progress import networks_table
-    from hwnas.search.report import write_report
+    from hwnas.search.report.page import write_report
+    from hwnas.search.report.summary import report_data
     from hwnas.search.run_folder import Run
-    from hwnas.search.summary import report_data
 
     run = Run.open(run_folder)
     result = run.result

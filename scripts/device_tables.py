@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from hwnas.latency_tables.device import Device, PeakMemory
 from hwnas.latency_tables.transferred import ErrorBars, Outlook, TransferredModel
-from hwnas.search.report_data import milliseconds
+from hwnas.search.report.data import milliseconds
 
 
 def devices_table(devices: Sequence[Device]) -> Table:

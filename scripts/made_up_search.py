@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.search.controller import make_controller
+from hwnas.search.controllers.controller import make_controller
 from hwnas.search.goal import Costs, Goal
 from hwnas.search.ledger import Ledger, Trial
 from hwnas.search.objective import Objective

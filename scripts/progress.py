@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from hwnas.search.headline import compare
 from hwnas.search.ledger import Trial
 from hwnas.search.observer import Observer
-from hwnas.search.report_data import NetworkRow, data_size, milliseconds, percent
+from hwnas.search.report.data import NetworkRow, data_size, milliseconds, percent
+from hwnas.search.report.headline import compare
 
 PLAIN_EVERY_S = 10.0
 

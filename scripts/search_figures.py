@@ -15,7 +15,7 @@ from rich.table import Table
 from hwnas.scripts.bench_search import PERCENTILES, WITHIN, Trace, Traces, standard_error
 from hwnas.scripts.consoles import table_console
 from hwnas.search.goal import Floats
-from hwnas.search.report_charts import BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, RED, styled
+from hwnas.search.report.charts import BLUE, FONT, GREEN, GREY, ORANGE, PURPLE, RED, styled
 from hwnas.spaces.files import write_text
 
 AFTER = (50, 100, 200)

@@ -1,6 +1,6 @@
 """Which candidate is next: objectives, controllers, evaluators, runs, export, report."""
 
-from hwnas.search.controller import Controller, make_controller
+from hwnas.search.controllers.controller import Controller, make_controller
 from hwnas.search.front import Front
 from hwnas.search.goal import Goal
 from hwnas.search.objective import Objective

@@ -9,8 +9,8 @@ import numpy as np
 from hwnas.latency_tables.device import load_device
 from hwnas.predictors.cost import CostModel
 from hwnas.search.adaptation import Adaptation, Adapted, Budget
+from hwnas.search.controllers.results import Results
 from hwnas.search.goal import COSTS
-from hwnas.search.results import Results
 from hwnas.search.run_folder import Run
 from hwnas.spaces.errors import UnknownNameError
 

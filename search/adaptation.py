@@ -14,8 +14,8 @@ import numpy as np
 
 from hwnas.predictors.accuracy import AccuracyProcess
 from hwnas.predictors.encoding import Encoding
+from hwnas.search.controllers.results import Results
 from hwnas.search.goal import Costs, Floats
-from hwnas.search.results import Results
 from hwnas.spaces.errors import InfeasibleError, UnavailableError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import crossover, mutate, sample_coherent

@@ -15,7 +15,7 @@ from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
 from hwnas.search.finals import Final, load_network
 from hwnas.search.observer import Observer
-from hwnas.search.report_data import NetworkRow
+from hwnas.search.report.data import NetworkRow
 from hwnas.search.run_folder import Run, RunResult
 
 FINAL_PROTOCOL = Protocol(rounds=32, burst_s=0.006, max_spread=0.08)

@@ -15,7 +15,7 @@ from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, covers, register
 from hwnas.search.conclusion import conclude
 from hwnas.search.config import SearchConfig, load_config
-from hwnas.search.controller import make_controller
+from hwnas.search.controllers.controller import make_controller
 from hwnas.search.evaluation import ensure_supernet, evaluator_of
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.finals import Final, train_final
@@ -60,8 +60,8 @@ def continue_run(run: Run, observer: Observer, address: str | None = None) -> Ru
         DiskFullError: There is no room for what must be written.
         HwnasError: Other bad input, with what to do.
     """
-    from hwnas.search.report import write_report
-    from hwnas.search.summary import report_data
+    from hwnas.search.report.page import write_report
+    from hwnas.search.report.summary import report_data
 
     torch.set_num_threads(1)
     try:

@@ -15,13 +15,13 @@ from hwnas.latency_tables.device import Device, list_devices, load_device
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.predictors.cost import CostModel
 from hwnas.search.config import SearchConfig, load_config
-from hwnas.search.controller import controller_class
+from hwnas.search.controllers.controller import controller_class
 from hwnas.search.datasets import Dataset, load_dataset
 from hwnas.search.export import Agreement
 from hwnas.search.goal import FORMS, Goal
 from hwnas.search.ledger import Ledger
 from hwnas.search.objective import Objective
-from hwnas.search.report_data import NetworkRow
+from hwnas.search.report.data import NetworkRow
 from hwnas.search.run_lock import held
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError

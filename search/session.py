@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hwnas.search.controller import Controller
+from hwnas.search.controllers.controller import Controller
 from hwnas.search.ledger import Ledger, State, Stopwatch, Trial
 from hwnas.spaces.errors import InfeasibleError, InvalidFileError
 from hwnas.spaces.files import write_text

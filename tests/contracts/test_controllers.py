@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwnas.search import make_controller
-from hwnas.search.evolution import RegularisedEvolution
+from hwnas.search.controllers.evolution import RegularisedEvolution
 from hwnas.search.goal import HARD
 from hwnas.spaces import load_space
 from hwnas.spaces.errors import HwnasError, UnknownNameError

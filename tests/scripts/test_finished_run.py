@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from hwnas.search.reach import least_cost
-from hwnas.search.report_data import percent
+from hwnas.search.report.data import percent
 from hwnas.search.run_folder import Run
 from hwnas.spaces.errors import NoisyMeasurementError
 from hwnas.spaces.onnx_graph import weight_bytes

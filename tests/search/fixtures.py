@@ -24,10 +24,10 @@ from hwnas.search.config import SearchConfig, parse_config
 from hwnas.search.datasets import Dataset, load_dataset
 from hwnas.search.finals import Final
 from hwnas.search.observer import Observer
-from hwnas.search.report import write_report
+from hwnas.search.report.page import write_report
+from hwnas.search.report.summary import report_data
 from hwnas.search.run import run_search
 from hwnas.search.run_folder import Run, RunResult
-from hwnas.search.summary import report_data
 from hwnas.spaces import Candidate, Space, load_space
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.operator import Operator

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from hwnas.search.adaptation import Adaptation, Budget
-from hwnas.search.results import Results
+from hwnas.search.controllers.results import Results
 from hwnas.spaces.errors import InfeasibleError, UnavailableError
 from hwnas.spaces.space import Rows
 
-from .test_gaussian_process import ALL, SPACE, accuracy, cost
+from .controllers.test_gaussian_process import ALL, SPACE, accuracy, cost
 
 
 def learnt(n: int) -> Results:

@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from hwnas.scripts.progress import networks_table
-from hwnas.search.headline import compare, outcome, tiles
-from hwnas.search.layer_charts import layer_costs
-from hwnas.search.report import CHARTS, ENERGY_CHART, render, write_report
-from hwnas.search.report_charts import pareto
-from hwnas.search.report_data import ENERGY, LATENCY, NetworkRow, ReportData, millijoules, pareto_front
+from hwnas.search.report.charts import pareto
+from hwnas.search.report.data import ENERGY, LATENCY, NetworkRow, ReportData, millijoules, pareto_front
+from hwnas.search.report.headline import compare, outcome, tiles
+from hwnas.search.report.layer_charts import layer_costs
+from hwnas.search.report.page import CHARTS, ENERGY_CHART, render, write_report
+from hwnas.search.report.summary import layer_rows, report_data
 from hwnas.search.run_folder import Run, RunResult
-from hwnas.search.summary import layer_rows, report_data
 from hwnas.spaces import Candidate
 
 from .browser import missing_charts, open_page

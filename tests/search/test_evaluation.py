@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwnas.search.config import SearchConfig, parse_config
-from hwnas.search.controller import make_controller
+from hwnas.search.controllers.controller import make_controller
 from hwnas.search.evaluation import ensure_supernet, evaluator_of
 from hwnas.search.evaluators.fine_tune import FineTuningEvaluator
 from hwnas.search.evaluators.shared import SharedWeights

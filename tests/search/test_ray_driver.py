@@ -15,8 +15,8 @@ import ray
 from ray import cloudpickle
 
 from hwnas.search import Goal, Objective, make_controller
+from hwnas.search.controllers.random_search import RandomSearch
 from hwnas.search.ledger import Ledger, Trial
-from hwnas.search.random_search import RandomSearch
 from hwnas.search.ray_cluster import cluster
 from hwnas.search.ray_driver import map_parallel, run_trials
 from hwnas.search.session import SearchSession

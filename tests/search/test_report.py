@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.search.headline import compare, outcome, points, ratio
-from hwnas.search.report import CHARTS, render, write_report
-from hwnas.search.report_data import (
+from hwnas.search.report.data import (
     CheckPoint,
     LayerRow,
     NetworkRow,
@@ -25,6 +23,8 @@ from hwnas.search.report_data import (
     pareto_front,
     percent,
 )
+from hwnas.search.report.headline import compare, outcome, points, ratio
+from hwnas.search.report.page import CHARTS, render, write_report
 
 from .browser import find_browser, missing_charts, open_page, remote_loads
 

@@ -27,7 +27,7 @@ from hwnas.search.finals import Final
 from hwnas.search.focus import focus_before
 from hwnas.search.ledger import State
 from hwnas.search.observer import Observer
-from hwnas.search.report_data import NetworkRow
+from hwnas.search.report.data import NetworkRow
 from hwnas.search.run import best_trials, continue_run, refine
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.warm_start import promising

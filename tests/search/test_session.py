@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from hwnas.search import Goal, Objective, make_controller
+from hwnas.search.controllers.random_search import RandomSearch
 from hwnas.search.ledger import Ledger, State, Trial
-from hwnas.search.random_search import RandomSearch
 from hwnas.search.session import SearchSession
 from hwnas.spaces import Space
 from hwnas.spaces.errors import DiskFullError, InfeasibleError, InvalidFileError

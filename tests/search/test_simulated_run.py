@@ -11,9 +11,9 @@ import pytest
 from hwnas.latency_tables import load_device
 from hwnas.search.focus import can_focus
 from hwnas.search.observer import Observer
+from hwnas.search.report.summary import layer_rows, report_data
 from hwnas.search.run import ensure_device
 from hwnas.search.run_folder import Run, RunResult
-from hwnas.search.summary import layer_rows, report_data
 from hwnas.spaces.candidate import Candidate
 
 from .fixtures import conclude_again, small_search

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwnas.search.report_data import LayerRow
+from hwnas.search.report.data import LayerRow
+from hwnas.search.report.summary import kind_in_words, layer_rows
 from hwnas.search.run_folder import Run
-from hwnas.search.summary import kind_in_words, layer_rows
 from hwnas.spaces import Candidate, Operator
 
 from .fixtures import PER_NETWORK_MS, digits_space, planted_ms, small_search, synthetic_device, thin_row

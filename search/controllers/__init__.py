@@ -1,0 +1,1 @@
+"""Who proposes candidates: one contract, and every way of keeping it."""

@@ -1,0 +1,1 @@
+"""HAQ's agent, which decides a network layer by layer."""

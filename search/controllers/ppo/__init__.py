@@ -1,0 +1,1 @@
+"""MnasNet's reinforcement learning."""
