@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.scripts.controller_names import with_options
 from hwnas.search.controllers.controller import make_controller
 from hwnas.search.evaluators.table import TabularBenchmark, read_benchmark
 from hwnas.search.front import Front
@@ -89,7 +90,7 @@ def search_traces(
     kinds = list(product(columns, controllers, (None, *PERCENTILES)))
     tasks = []
     for column, written, percentile in kinds:
-        name, options = _with_options(written)
+        name, options = with_options(written)
         tasks += [Task(path, column, name, seed, evaluations, percentile, options) for seed in range(seeds)]
     for task in tasks[::seeds]:  # mistakes show before the first search
         make_controller(task.controller, *_problem(task), **task.options)
@@ -199,19 +200,3 @@ def standard_error(values: Floats) -> Floats:
 
 def _rounded(error: Floats, digits: int) -> float | None:
     return round(float(error), digits) if np.isfinite(error) else None
-
-
-def _with_options(written: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of a controller such as ``evolution:population=50:tournament=9``."""
-    name, *rest = written.split(":")
-    pairs = (pair.partition("=") for pair in rest)
-    return name, {key: _number(text) for key, _, text in pairs}
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -38,7 +39,7 @@ def search(
     writes a report. Ctrl-C keeps everything that was finished.
     """
     from hwnas.scripts.progress import TerminalObserver, networks_table
-    from hwnas.search.config import load_config, parse_config
+    from hwnas.search.config import load_changed
     from hwnas.search.run import continue_run
     from hwnas.search.run_folder import Run
     from hwnas.spaces.errors import DiskFullError, NoisyMeasurementError
@@ -49,13 +50,12 @@ def search(
         run = Run.open(resume)
     else:
         assert file is not None
-        config = load_config(file)
-        settings = config.model_dump(mode="json")
-        changes = {"seed": seed, "trials": trials, "minutes": minutes}
-        settings["search"] |= {k: v for k, v in changes.items() if v is not None}
-        settings["data"] |= {k: v for k, v in {"name": data, "test_path": test_data}.items() if v is not None}
+        changes: dict[str, dict[str, Any]] = {
+            "search": {"seed": seed, "trials": trials, "minutes": minutes},
+            "data": {"name": data, "test_path": test_data},
+        }
         folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-        run = Run.create(folder, parse_config(settings, "the command line"))
+        run = Run.create(folder, load_changed(file, changes))
     console = Console()
     try:
         with TerminalObserver(console) as observer:

@@ -1,9 +1,12 @@
-"""Consoles whose tables are whole where no terminal cuts them."""
+"""What commands print: JSON, and tables that are whole where no terminal cuts them."""
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
 
+import click
 from rich.console import Console
 
 WIDE = 200
@@ -14,3 +17,8 @@ def table_console(*, stderr: bool = False) -> Console:
     """A console as wide as its terminal, or wide enough."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else WIDE)
+
+
+def emit(figures: dict[str, Any]) -> None:
+    """Prints figures as JSON."""
+    click.echo(json.dumps(figures, indent=1))

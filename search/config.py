@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -191,6 +192,14 @@ def load_config(path: Path) -> SearchConfig:
         UnknownNameError: A key that does not exist; names the nearest.
     """
     return parse_config(read_yaml(path), str(path))
+
+
+def load_changed(path: Path, changes: Mapping[str, Mapping[str, Any]]) -> SearchConfig:
+    """As `load_config`, with keys of some sections changed; those of None are left as they are."""
+    settings = load_config(path).model_dump(mode="json")
+    for section, values in changes.items():
+        settings[section] |= {key: value for key, value in values.items() if value is not None}
+    return parse_config(settings, "the command line")
 
 
 def parse_config(data: dict[str, Any], where: str = "the search") -> SearchConfig:

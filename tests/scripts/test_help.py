@@ -33,6 +33,7 @@ from .command import Hwnas
         ("bench scoring", ("scored per second", "--batch")),
         ("bench latency", ("held-out networks", "--device")),
         ("bench search", ("Compare controllers", "--table", "--cost", "default: 200", "hypervolume regret")),
+        ("bench runs", ("whole search of FILE", "--controllers", "--out", "are continued")),
         ("bench spaces", ("Sizes and speeds", "--data", "reference_nets.yaml", "fbnet_devices.parquet")),
         ("bench energy", ("few measured networks", "--table", "--energy", "default: 100", "--device")),
     ],
