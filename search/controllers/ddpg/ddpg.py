@@ -26,8 +26,8 @@ from hwnas.spaces.space import Rows, Space
 
 Indexes = NDArray[np.intp]
 BATCH = 64
-EPISODES, RANDOM_EPISODES = 32, 4
-"""Of the actor and of random actions, from which each candidate is chosen."""
+EPISODES = 32
+"""Of the actor, and as many of random actions, from which each candidate is chosen."""
 NOISE, NOISE_DECAY, LEAST_NOISE = 0.5, 0.99, 0.02
 """Standard deviation of the exploration's noise, its factor from episode to episode, and where it ends."""
 ERROR = 0.125
@@ -47,8 +47,9 @@ class DDPG(Controller):
     - one agent serves all goals: states tell which is pursued and how much of its budget the choices so far will take;
     - half of the warm-up are `promising` candidates rather than random actions, as budgets here are of dozens of
       evaluations, not of 600; a candidate that comes from elsewhere is an episode like any other;
-    - of several noisy episodes, each for a goal of its own, the critic chooses the one to evaluate (as Dulac-Arnold et
-      al., 2015, choose between discrete actions): that whose expected accuracy adds most to what all results are worth;
+    - of several episodes, half of them noisy and half random, each for a goal of its own, the critic chooses the one
+      to evaluate (as Dulac-Arnold et al., 2015, choose between discrete actions): that whose expected accuracy adds
+      most to what all results are worth;
     - few updates follow a result, as more fit the critic to noise.
 
     Args:
@@ -80,12 +81,11 @@ class DDPG(Controller):
         return max(LEAST_NOISE, NOISE * NOISE_DECAY ** max(0, len(self._replay) - self.warmup))
 
     def propose(self) -> Rows:
-        """Episodes of the actor, those first from which the critic expects most, then random ones."""
+        """Candidates of several episodes, those first from which the critic expects most."""
         if len(self._replay) >= self.warmup:
             rows, kept, goals = self._episodes(EPISODES)
-            own = slice(EPISODES)
-            order = np.lexsort((-self._gain(rows[own], goals[own]), ~kept[own]))
-            return np.concatenate([rows[own][order], rows[EPISODES:]])
+            ordered: Rows = rows[np.lexsort((-self._gain(rows, goals), ~kept))]
+            return ordered
         if self._starts is None:
             self._starts = promising(self.space, self.objective, self.rng, -(-self.warmup // 2))
         return np.concatenate([self._starts, self._episodes(0)[0]])
@@ -116,12 +116,12 @@ class DDPG(Controller):
         self._remember(slice(None))
 
     def _episodes(self, own: int) -> tuple[Rows, NDArray[np.bool_], Indexes]:
-        """Candidates of that many episodes of the actor with noise, and of a few at random, each for a goal.
+        """Candidates of that many episodes of the actor with noise, and of `EPISODES` at random, each for a goal.
 
         Returns:
             The candidates, whether each keeps its budget, and the numbers of their goals.
         """
-        n = own + RANDOM_EPISODES
+        n = own + EPISODES
         goals = np.array([self.objective.goals.index(self.objective.draw(self.rng)) for _ in range(n)])
 
         def act(layer: int, states: Vectors, forecasts: Floats) -> Vectors:
