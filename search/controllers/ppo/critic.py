@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.special import ndtr
 from torch import Tensor, nn
 
+from hwnas.search.controllers.acquisition import log_expected_gain
 from hwnas.search.goal import Floats
 from hwnas.spaces.space import Rows, Space
 
@@ -20,7 +20,7 @@ LEAST_ERROR = 0.1
 
 
 class Critic(nn.Module):
-    """Perceptrons that read the active choices of complete candidates, and together guess their accuracies.
+    """Perceptrons that read the active choices of complete candidates, each of which guesses their accuracies.
 
     It looks at nothing else: what a candidate costs is known, and so is what an accuracy is then worth to each goal.
 
@@ -71,23 +71,26 @@ class Critic(nn.Module):
         squares = []
         for _ in range(STEPS):
             own = rng.permutation(len(rows))[:SAMPLE]
-            guesses = self(rows[own])
-            loss = (guesses - wanted[own, None]).square().mean(dim=0).sum()
+            missed = (self(rows[own]) - wanted[own, None]).square().mean()
             optimiser.zero_grad()
-            loss.backward()
+            missed.backward()
             optimiser.step()
-            squares.append((guesses.detach().mean(dim=1) - wanted[own]).square().mean().item())
+            squares.append(missed.item())
         self.error.fill_(max(float(np.mean(squares)) ** 0.5, LEAST_ERROR))
 
     @torch.no_grad()
-    def gain(self, rows: Rows, stakes: tuple[Floats, Floats]) -> Floats:
-        """What candidates may be expected to add to what is known, see `Objective.stakes`, shape (n,).
+    def gain(self, rows: Rows, stakes: tuple[Floats, Floats], member: int) -> Floats:
+        """The logarithm of what candidates may be expected to add to what is known, shape (n,).
 
-        The expected improvement, as though accuracies were spread normally about the guesses.
+        The expected improvement, as though accuracies were spread normally about what one member guesses.
+
+        Args:
+            rows: Shape (n, decisions).
+            stakes: Of the rows, see `Objective.stakes`.
+            member: The one that is believed. Where another is believed each time, what they disagree about is tried
+                (Osband et al., NeurIPS 2016).
         """
         weights, levels = stakes
         error = (self.error * self.spread).item()
-        guesses = self(rows).mean(dim=1).double().numpy() * self.spread.item() + self.centre.item()
-        above = ((guesses[:, None] - levels) / error).clip(-30)
-        density = np.exp(-(above**2) / 2) / np.sqrt(2 * np.pi)
-        return np.asarray((weights * error * (above * ndtr(above) + density)).sum(axis=1))
+        guesses = self(rows)[:, member].double().numpy() * self.spread.item() + self.centre.item()
+        return log_expected_gain(guesses, np.full(len(rows), error), weights, levels)

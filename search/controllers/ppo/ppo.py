@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from hwnas.search.controllers.controller import Controller
 from hwnas.search.controllers.optimiser_state import load_optimiser, pack_optimiser
 from hwnas.search.controllers.packing import pack, pack_tensors, unpack, unpack_tensors
-from hwnas.search.controllers.ppo.critic import Critic
+from hwnas.search.controllers.ppo.critic import MEMBERS, Critic
 from hwnas.search.controllers.ppo.policy import Policy
 from hwnas.search.goal import Floats, Goal
 from hwnas.search.objective import Objective
@@ -66,7 +66,7 @@ class ProximalPolicy(Controller):
     Args:
         space, objective, seed: See `Controller`.
         batch: Results between updates of the policy.
-        epochs: Steps of the optimiser in each update, with `SAMPLE` results each.
+        epochs: Steps of the optimiser in each update, each with another sample of the remembered results.
         learning_rate: Of the optimisers (Adam) of the policy and of the critic.
         entropy: Weight of the entropy, in nats per decision.
         clip: ε: by how much the probability of a choice may change in one update and still be rewarded for it.
@@ -97,12 +97,7 @@ class ProximalPolicy(Controller):
         super().__init__(space, objective, seed)
         for name, value in (("batch", batch), ("epochs", epochs)):
             _check(isinstance(value, int) and value >= 1, name, "a whole number of at least 1", value)
-        _check(
-            _is_number(learning_rate) and 0 < learning_rate <= 1,
-            "learning_rate",
-            "above 0 and at most 1",
-            learning_rate,
-        )
+        _check(_is_number(learning_rate) and 0 < learning_rate < 1, "learning_rate", "between 0 and 1", learning_rate)
         _check(_is_number(entropy) and 0 <= entropy < np.inf, "entropy", "a number of at least 0", entropy)
         _check(_is_number(clip) and 0 < clip < 1, "clip", "between 0 and 1", clip)
         self.batch = batch
@@ -194,7 +189,7 @@ class ProximalPolicy(Controller):
         self.waiting = {key.tobytes(): draw for key, draw in zip(keys, draws, strict=True)}
         self.memory = deque(self._unpack(state["memory"]), maxlen=self.MEMORY)
         self.fresh = int(state["fresh"])
-        self.starts = None if state["starts"] is None else unpack(state["starts"], (None, len(self.space.decisions)))
+        self.starts = None if state["starts"] is None else self._unpack_rows(state["starts"])
         self.stuck = bool(state["stuck"])
 
     def _draw(self, goal: int) -> Rows:
@@ -211,7 +206,8 @@ class ProximalPolicy(Controller):
             return rows
         known = self.results
         stakes = self.objective.stakes(known.accuracy, known.costs, self.objective.cost(rows))
-        return np.asarray(rows[np.argsort(-self.critic.gain(rows, stakes), kind="stable")])
+        gain = self.critic.gain(rows, stakes, int(self.rng.integers(MEMBERS)))
+        return np.asarray(rows[np.argsort(-gain, kind="stable")])
 
     def _usable(self, rows: Rows) -> NDArray[np.bool_]:
         """Which of the rows (n, decisions) are new and meet the constraints, shape (n,)."""
@@ -269,12 +265,18 @@ class ProximalPolicy(Controller):
 
     def _unpack(self, packed: Mapping[str, Any]) -> list[Draw]:
         """Raises as `unpack` does, and `ValueError` where a row or a result does not exist."""
-        rows = unpack(packed["rows"], (None, len(self.space.decisions))).astype(np.int16)
+        rows = self._unpack_rows(packed["rows"])
         logs = unpack(packed["logs"], rows.shape).astype(np.float32)
         results = [int(result) for result in packed["results"]]
-        if ((rows < 0) | (rows >= self.space.sizes)).any() or not all(-1 <= r < len(self.results) for r in results):
-            raise ValueError("the controller's memory holds candidates or results that do not exist")
+        if not all(-1 <= result < len(self.results) for result in results):
+            raise ValueError(f"the controller remembers results beyond the {len(self.results)} that there are")
         return [Draw(*draw) for draw in zip(rows, logs, results, strict=True)]
+
+    def _unpack_rows(self, packed: Mapping[str, Any]) -> Rows:
+        rows = unpack(packed, (None, len(self.space.decisions))).astype(np.int16)
+        if ((rows < 0) | (rows >= self.space.sizes)).any():
+            raise ValueError("the controller's state holds candidates that do not exist")
+        return rows
 
 
 def _is_number(value: object) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hwnas.search import Goal, Objective, make_controller
+from hwnas.search.controllers.packing import pack
 from hwnas.search.controllers.ppo.ppo import ProximalPolicy
 from hwnas.search.goal import HARD, STRICT
 from hwnas.spaces import Space
@@ -111,6 +112,17 @@ def test_ratios_are_one_right_after_asking_and_not_after_an_update() -> None:
     assert np.abs(ratios(controller) - 1).max() > 0.01
 
 
+def test_the_clip_limits_how_far_one_update_goes() -> None:
+    moved = []
+    for clip in (0.05, 0.9):
+        controller = ProximalPolicy(CELL, Objective(cell_cost, (Goal(25.0),)), epochs=40, entropy=0.0, clip=clip)
+        rows = controller.ask(5)
+        controller.tell(rows, {"accuracy": cell_accuracy(rows, 0)})
+        logs, _ = controller.policy(rows, np.zeros(5, dtype=int))
+        moved.append(np.abs(np.exp(logs.detach().numpy()) * 4 - 1).mean())  # from equal chances
+    assert 0.02 < moved[0] < 0.3 * moved[1]
+
+
 def test_results_that_come_late_count_by_the_probabilities_with_which_they_were_drawn() -> None:
     controller = ProximalPolicy(SPACE, an_objective(SPACE))
     hidden = hidden_row(SPACE, 0)
@@ -191,6 +203,8 @@ def test_a_controller_is_restored_in_the_middle_of_a_batch_to_the_last_bit() -> 
         lambda s: s["draws"].update(rows=None),
         lambda s: s.update(fresh="many"),
         lambda s: s.update(starts=[1, 2]),
+        lambda s: s.update(starts=pack(np.full((1, PLACES), 4))),
+        lambda s: s["critic_optimiser"].update(made_up=s["critic_optimiser"]["0.step"]),
     ],
 )
 def test_a_damaged_state_is_an_error(damage: Any) -> None:
