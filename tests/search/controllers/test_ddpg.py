@@ -17,6 +17,7 @@ from hwnas.search.controllers.ddpg.goal_states import GoalStates
 from hwnas.search.controllers.ddpg.layer_states import LayerStates, to_actions, to_ranks
 from hwnas.search.controllers.ddpg.layers import layers_of
 from hwnas.search.controllers.ddpg.option_costs import OptionCosts
+from hwnas.search.controllers.ddpg.replay import Replay
 from hwnas.search.goal import COSTS, HARD, SOFT, STRICT, Costs
 from hwnas.spaces import Space
 from hwnas.spaces.decision import Decision
@@ -251,6 +252,25 @@ def test_the_agent_beats_uniform_bits_of_equal_size() -> None:
     assert controller.results.accuracy[-20:].mean() > controller.results.accuracy[:10].mean() + 0.1
 
 
+def test_a_result_teaches_for_each_goal_whose_budget_it_keeps() -> None:
+    space = two_layers()
+    objective = Objective(product_cost, (Goal(8.0, exponents=STRICT), Goal(100.0, exponents=STRICT)))
+    goals = GoalStates(objective)
+    layers = LayerStates(space, OptionCosts(space, product_cost, goals.metrics))
+    replay = Replay(objective, goals)
+    rows = np.array([[0, 1, 0], [1, 0, 0]], dtype=np.int16)  # 4 for one layer with a choice, and 64 for both
+    replay.add(layers.retrace(rows), np.array([0.2, 0.8]), product_cost(rows))
+    # Three rewards count: 0.2 for both goals and 0.8 for the second, of mean 0.4 and standard deviation 0.08 ** 0.5.
+    assert (replay.mean, replay.spread) == pytest.approx((0.4, 0.08**0.5))
+    batch = replay.draw(np.random.default_rng(0), 600)
+    assert np.unique(batch.rewards) == pytest.approx([-(0.5**0.5), 2**0.5])
+    loose = batch.states[:, layers.width + 1] == 1  # which goal it is, see `GoalStates`
+    dear = batch.rewards > 0
+    assert dear.mean() == pytest.approx(2 / 3, abs=0.06)
+    assert loose[dear].all()
+    assert loose[~dear].mean() == pytest.approx(0.5, abs=0.12)
+
+
 def test_the_actor_follows_the_critic_as_far_as_it_knows() -> None:
     agent = ActorCritic(1, 2, 6, np.random.default_rng(0))
     rng = np.random.default_rng(1)
@@ -263,6 +283,15 @@ def test_the_actor_follows_the_critic_as_far_as_it_knows() -> None:
     assert 0.05 < down < 0.4
     values = agent.value(states[:3], choices[:3], to_actions(np.array([[2, 4], [3, 3], [4, 2]]), np.array([7, 7])))
     assert values == pytest.approx([-2, 0, 2], abs=0.3)
+
+
+def test_the_actor_stays_near_what_was_done_where_nothing_is_better() -> None:
+    agent = ActorCritic(1, 2, 6, np.random.default_rng(0))
+    states, choices = np.zeros((64, 1), np.float32), np.full((64, 2), 7, np.int16)
+    actions = to_actions(np.tile(np.array([1, 4], np.int16), (64, 1)), np.array([7, 7]))
+    for _ in range(150):
+        agent.update(Batch(states, choices, actions, np.zeros(64, np.float32)))
+    assert agent.act(states)[0] == pytest.approx([1.5 / 7, 4.5 / 7], abs=0.03)
 
 
 def restored_error(state: Mapping[str, Any]) -> Exception | None:
