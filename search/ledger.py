@@ -7,7 +7,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,10 +93,8 @@ class Ledger:
                 raise no_room(path) from error
             raise InvalidFileError(f"{path} is not a usable Optuna storage: {error}") from error
         self._connection = sqlite3.connect(path, timeout=LOCKED_S, isolation_level=None)
-        self._connection.execute(
-            "PRAGMA journal_mode = WAL"
-        )  # one write to disk per transaction, and readers never wait
         self._connection.execute("PRAGMA synchronous = FULL")
+        self._writing = False
         self._distributions = {
             d.name: distribution_to_json(CategoricalDistribution(d.options)) for d in space.decisions
         }
@@ -213,10 +211,19 @@ class Ledger:
         """Those that will not be evaluated again."""
         return [t for t in self._trials if t.state != "running"]
 
+    def settle(self) -> None:
+        """Leaves everything in the one file, which may then be copied; not where another program has it open."""
+        with suppress(sqlite3.OperationalError):
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+            self._writing = False
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """All of it is on disk when the block ends, or nothing where it fails."""
         try:
+            if not self._writing:  # one write to disk per transaction, and readers never wait
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._writing = True
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
             self._connection.execute("COMMIT")

@@ -149,16 +149,19 @@ def search(run: Run, observer: Observer) -> None:
     def on_trial(trial: Trial) -> None:
         observer.trial(trial, trial.number + 1, session.trials)
 
-    run_trials(
-        session,
-        evaluator,
-        run.folder,
-        workers=budget.workers,
-        early_stopping=budget.early_stopping,
-        seed=budget.seed,
-        on_trial=on_trial,
-        resources=budget.resources,
-    )
+    try:
+        run_trials(
+            session,
+            evaluator,
+            run.folder,
+            workers=budget.workers,
+            early_stopping=budget.early_stopping,
+            seed=budget.seed,
+            on_trial=on_trial,
+            resources=budget.resources,
+        )
+    finally:
+        run.ledger.settle()
 
 
 def best_trials(run: Run, n: int) -> list[Trial]:

@@ -169,3 +169,26 @@ def test_the_stopwatch_goes_on_where_an_earlier_session_stopped() -> None:
     watch = Stopwatch(1000.0)
     first, second = watch(), watch()
     assert 1000.0 <= first <= second < 1060.0
+
+
+def test_a_settled_ledger_is_one_file_that_may_be_copied_and_written_again(tmp_path: Path) -> None:
+    ledger = filled(tmp_path)
+    ledger.settle()
+    assert [path.name for path in tmp_path.iterdir()] == ["optuna.db"]
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "optuna.db").write_bytes((tmp_path / "optuna.db").read_bytes())
+    assert a_ledger(copy).trials()[0].accuracy == 0.75
+    ledger.end(3, "complete", accuracy=0.5, reward=0.5, steps=8, finished_s=20.0)
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as reader:  # somebody looks on: it stays in two files
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM trials").fetchall()
+        ledger.settle()
+    assert a_ledger(tmp_path).trials()[3].accuracy == 0.5
+
+
+def test_looking_at_a_ledger_leaves_it_as_it_was(tmp_path: Path) -> None:
+    filled(tmp_path).settle()
+    before = (tmp_path / "optuna.db").read_bytes()
+    assert len(a_ledger(tmp_path).trials()) == 4
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"optuna.db": before}

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.controllers.random_search import RandomSearch
 from hwnas.search.ledger import Ledger, State, Trial
 from hwnas.search.session import SearchSession
@@ -25,28 +24,7 @@ from hwnas.spaces.files import write_text
 from hwnas.spaces.space import Rows
 
 from .fixtures import bare_space
-
-TRIALS = 3
-CONTROLLERS = {"random": {}, "evolution": {"population": 2, "tournament": 2}}
-every_controller = pytest.mark.parametrize("name", CONTROLLERS)
-
-
-SPACE = bare_space(4, 4, 4, 4, 4)
-
-
-def cost(rows: Rows) -> dict[str, np.ndarray]:
-    total = 1.0 + np.atleast_2d(rows).sum(axis=1)
-    return {"latency_ms": total, "macs": 2 * total}
-
-
-def open_session(
-    folder: Path, name: str = "evolution", space: Space | None = None, trials: int = TRIALS, **options: Any
-) -> SearchSession:
-    """As a run does at its start and at every resume."""
-    space = space or SPACE
-    controller = make_controller(name, space, Objective(cost, (Goal(8.0),)), 5, **CONTROLLERS[name])  # type: ignore[arg-type]
-    ledger = Ledger(folder / "optuna.db", space, "latency_ms")
-    return SearchSession(controller, ledger, folder / "controller.json", trials=trials, **options)
+from .sessions import SPACE, TRIALS, every_controller, open_session
 
 
 def outcome(row: Rows) -> tuple[State, float | None]:
@@ -337,51 +315,7 @@ def test_a_long_search_does_not_slow_down(tmp_path: Path) -> None:
         counts.append(len(statements))
         statements.clear()
     # A candidate: BEGIN, a look, 1 + 6 + 4 rows, COMMIT; a result: BEGIN, 2 values where it is complete, 2, COMMIT.
-    assert set(counts) == {20, 18}
+    # The very first statement of all chooses how the file is written.
+    assert counts[0] - 1 in {20, 18}
+    assert set(counts[1:]) == {20, 18}
     assert written["times"] < 200
-
-
-def valid_state(folder: Path) -> dict[str, Any]:
-    session = open_session(folder)
-    session.next()
-    state: dict[str, Any] = json.loads((folder / "controller.json").read_text())
-    return state
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda state: json.dumps(state)[:-20],
-        lambda state: "",
-        lambda state: "[]",
-        lambda state: "null",
-        lambda state: json.dumps({k: v for k, v in state.items() if k != "told"}),
-        lambda state: json.dumps(state | {"controller": {}}),
-        lambda state: json.dumps(state | {"controller": state["controller"] | {"rng": {"bit_generator": "MT19937"}}}),
-        lambda state: json.dumps(state | {"controller": state["controller"] | {"results": {"rows": [1, 2]}}}),
-        lambda state: json.dumps(state | {"told": 3}),
-        lambda state: json.dumps(state | {"told": -1}),
-        lambda state: json.dumps(state | {"asked": "zero"}),
-        lambda state: json.dumps(state | {"asked": []}),
-        lambda state: json.dumps(state | {"asked": 2}),
-    ],
-)
-def test_a_damaged_state_is_an_error_that_says_what_to_do(
-    damage: Callable[[dict[str, Any]], str], tmp_path: Path
-) -> None:
-    (tmp_path / "controller.json").write_text(damage(valid_state(tmp_path)))
-    with pytest.raises(InvalidFileError, match=r"controller\.json cannot be restored .*delete it"):
-        open_session(tmp_path)
-
-
-def test_bytes_that_are_no_text_are_a_damaged_state_too(tmp_path: Path) -> None:
-    valid_state(tmp_path)
-    (tmp_path / "controller.json").write_bytes(b"\xff\xfe\x00{")
-    with pytest.raises(InvalidFileError, match="cannot be restored"):
-        open_session(tmp_path)
-
-
-def test_the_state_of_another_controller_is_a_damaged_state(tmp_path: Path) -> None:
-    open_session(tmp_path, "random").next()
-    with pytest.raises(InvalidFileError, match="cannot be restored"):
-        open_session(tmp_path, "evolution")
