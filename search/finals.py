@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.training import Trainer, accuracy
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import DivergedError, InvalidFileError
-from hwnas.spaces.files import replacing
 from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import snap_biases
 from hwnas.spaces.space import Space
@@ -34,43 +32,46 @@ class Final:
     weights: Path
 
 
-def train_final(evaluator: TrainingEvaluator, candidate_json: str, seed: int, path: str) -> float:
-    """Trains one candidate, saves its weights to ``path``, and returns its validation accuracy, NaN if it diverged.
+def train_final(
+    evaluator: TrainingEvaluator, candidate_json: str, seed: int, known: bytes | None
+) -> tuple[float, bytes]:
+    """Trains one candidate; its validation accuracy and a safetensors file, NaN and nothing if it diverged.
 
-    Runs in a worker process. A file that is there already, from before a resume, is taken as it is.
+    Runs in a worker process, whose node need not see the run's folder. ``known`` are weights from before a resume: they
+    are taken as they are.
     """
     candidate = Candidate.from_json(candidate_json)
-    target = Path(path)
     dataset = evaluator.dataset
-    if target.exists():
-        network = load_network(evaluator.space, candidate, target)
-        return accuracy(network, dataset, dataset.validation)
+    if known is not None:
+        network = _with_weights(evaluator.space, candidate, known, "the final training")
+        return accuracy(network, dataset, dataset.validation), known
     torch.manual_seed(seed)
     trainer = Trainer(evaluator.space.build(candidate), dataset, evaluator.recipe, seed)
     try:
         for _ in range(evaluator.recipe.epochs):
             trainer.train_epoch()
     except DivergedError:
-        return float("nan")
+        return float("nan"), b""
     network = trainer.calibrated()
     snap_biases(network)
-    save_network(network, candidate, target)
-    return accuracy(network, dataset, dataset.validation)
-
-
-def save_network(network: Network, candidate: Candidate, path: Path) -> None:
-    """Weights as safetensors, the candidate in the metadata; written whole or not at all."""
-    with replacing(path) as temporary:
-        tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(tensors, temporary, metadata={"candidate": candidate.to_json()})
+    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+    weights = save(tensors, metadata={"candidate": candidate.to_json()})
+    return accuracy(network, dataset, dataset.validation), weights
 
 
 def load_network(space: Space, candidate: Candidate, path: Path) -> Network:
-    """The inverse of `save_network`, in evaluation mode; raises `InvalidFileError` for weights of another network."""
+    """A trained network in evaluation mode; raises `InvalidFileError` for weights of another network, or none."""
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise InvalidFileError(f"{path} cannot be read: {error}") from error
+    return _with_weights(space, candidate, weights, str(path))
+
+
+def _with_weights(space: Space, candidate: Candidate, weights: bytes, where: str) -> Network:
     network = space.build(candidate)
     try:
-        tensors: Mapping[str, torch.Tensor] = load_file(path)
-        network.load_state_dict(tensors)
+        network.load_state_dict(load(weights))
     except Exception as error:
-        raise InvalidFileError(f"{path} does not hold the weights of network {candidate.digest}: {error}") from error
+        raise InvalidFileError(f"{where} does not hold the weights of network {candidate.digest}: {error}") from error
     return network.eval()

@@ -102,10 +102,12 @@ def map_parallel(
     shared: object,
     arguments: Sequence[tuple[Any, ...]],
     resources: Mapping[str, float] = ONE_CPU,
+    heard: Callable[[int, Result], None] = lambda i, result: None,
 ) -> list[Result]:
     """``function(shared, *arguments[i])`` for every i, each in a worker process, results in order.
 
-    ``resources`` are what each takes of its node, as in `run_trials`. Raises `UnavailableError` where no node has them.
+    ``resources`` are what each takes of its node, as in `run_trials`; ``heard`` hears of each result as it comes.
+    Raises `UnavailableError` where no node has the resources.
     """
     check_resources(resources)
     bundle = as_ray_says(resources)
@@ -114,8 +116,14 @@ def map_parallel(
         num_cpus=bundle.pop("CPU", 0), num_gpus=bundle.pop("GPU", 0), resources=bundle, max_retries=MAX_FAILURES
     )(_with_threads)
     threads = _threads(resources)
-    results: list[Result] = ray.get([remote.remote(threads, function, reference, *args) for args in arguments])
-    return results
+    under_way = {remote.remote(threads, function, reference, *args): i for i, args in enumerate(arguments)}
+    results: dict[int, Result] = {}
+    while under_way:
+        for task in ray.wait(list(under_way))[0]:
+            i = under_way.pop(task)
+            results[i] = ray.get(task)
+            heard(i, results[i])
+    return [results[i] for i in range(len(arguments))]
 
 
 def _with_threads(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:

@@ -27,7 +27,7 @@ from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.run_lock import held
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import DivergedError, UnavailableError
-from hwnas.spaces.files import is_full, no_room
+from hwnas.spaces.files import is_full, no_room, write_bytes
 
 
 def run_search(
@@ -208,10 +208,17 @@ def train_finals(run: Run, observer: Observer) -> list[Final]:
     seed = run.config.search.seed
     # The reference is the slowest to train, so it goes first.
     order = [len(candidates) - 1, *range(len(candidates) - 1)]
-    arguments = [(candidates[i].to_json(), seed, str(paths[i])) for i in order]
-    accuracies = dict(
-        zip(order, map_parallel(train_final, evaluator, arguments, run.config.search.resources), strict=True)
-    )
+    known = [path.read_bytes() if path.exists() else None for path in paths]
+    arguments = [(candidates[i].to_json(), seed, known[i]) for i in order]
+    accuracies: dict[int, float] = {}
+
+    def keep(place: int, result: tuple[float, bytes]) -> None:
+        i = order[place]
+        accuracies[i], weights = result
+        if weights and known[i] is None:
+            write_bytes(paths[i], weights)
+
+    map_parallel(train_final, evaluator, arguments, run.config.search.resources, keep)
     finals = [Final(c, accuracies[i], paths[i]) for i, c in enumerate(candidates)]
     for f in finals:
         trained = np.isfinite(f.validation_accuracy)

@@ -63,10 +63,15 @@ def no_room(path: Path) -> DiskFullError:
     return DiskFullError(f"there is no room on the disk for {path}; free some, then go on: what is finished is kept")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole text file or nothing."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file or nothing."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole text file, in UTF-8, or nothing."""
+    write_bytes(path, text.encode())
 
 
 def write_yaml(path: Path, data: dict[str, Any]) -> None:
