@@ -4,60 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from hwnas.search.datasets import Dataset
 from hwnas.search.evaluators.shared import SharedWeights
-from hwnas.search.evaluators.train import TrainingEvaluation
-from hwnas.search.training import Recipe
+from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.spaces.candidate import Candidate
-from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.network import Network
-from hwnas.spaces.space import Space
 
 
 @dataclass(frozen=True)
-class FineTuningEvaluator:
-    """Trains each candidate for a few epochs, from trained weights on, and validates it after each of them.
+class FineTuningEvaluator(TrainingEvaluator):
+    """Trains each candidate from trained weights on.
 
     Attributes:
-        space_spec: See `Space.spec`.
-        dataset: Trained on its ``train`` split, validated on its ``validation`` split.
-        recipe: How to train.
         weights: Those of all networks of the space, or the state of one network, such as a reference that was trained
             in float32: then candidates take what has the same name, channels cut where they have fewer, as HAQ (Wang et
             al., CVPR 2019) fine-tunes one network at many precisions.
     """
 
-    space_spec: Mapping[str, Any]
-    dataset: Dataset
-    recipe: Recipe
     weights: SharedWeights | Mapping[str, Tensor]
 
-    @cached_property
-    def space(self) -> Space:
-        """The space, built once in each process."""
-        return space_from_spec(self.space_spec)
-
-    @property
-    def steps(self) -> int:
-        """Epochs."""
-        return self.recipe.epochs
-
-    def start(self, candidate: Candidate, seed: int) -> TrainingEvaluation:
+    def network(self, candidate: Candidate) -> Network:
         """The candidate's network with its share of the weights."""
-        torch.manual_seed(seed)
         if isinstance(self.weights, SharedWeights):
-            network = self.weights.extract(candidate)
-        else:
-            network = self.space.build(candidate)
-            adopt(network, self.weights)
-        return TrainingEvaluation(network, self.dataset, self.recipe, seed)
+            return self.weights.extract(candidate)
+        network = self.space.build(candidate)
+        adopt(network, self.weights)
+        return network
 
 
 @torch.no_grad()

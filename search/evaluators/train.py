@@ -42,9 +42,13 @@ class TrainingEvaluator:
         return self.recipe.epochs
 
     def start(self, candidate: Candidate, seed: int) -> TrainingEvaluation:
-        """A freshly initialised network of the candidate."""
+        """The candidate's network, about to be trained."""
         torch.manual_seed(seed)
-        return TrainingEvaluation(self.space.build(candidate), self.dataset, self.recipe, seed)
+        return TrainingEvaluation(self.network(candidate), self.dataset, self.recipe, seed)
+
+    def network(self, candidate: Candidate) -> Network:
+        """The candidate's network as it begins: freshly initialised."""
+        return self.space.build(candidate)
 
 
 class TrainingEvaluation:
