@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from hwnas.search.controllers.controller import Controller
+from hwnas.search.controllers.options import check_whole
 from hwnas.search.controllers.packing import pack, unpack
 from hwnas.search.goal import Goal
 from hwnas.search.objective import Objective
 from hwnas.search.warm_start import promising
-from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import mutate, sample_coherent
 
@@ -44,9 +44,7 @@ class RegularisedEvolution(Controller):
         self, space: Space, objective: Objective, seed: int = 0, *, population: int = 16, tournament: int = 5
     ) -> None:
         super().__init__(space, objective, seed)
-        for name, value in (("population", population), ("tournament", tournament)):
-            if not isinstance(value, int) or value < 1:
-                raise InvalidOptionError(f"{name} of the evolution must be a whole number of at least 1, got {value!r}")
+        check_whole("evolution", population=population, tournament=tournament)
         separate = min(len(objective.goals), self.SEPARATE)
         self.size = population * separate
         self.tournament = tournament * separate

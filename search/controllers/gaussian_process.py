@@ -17,11 +17,11 @@ from hwnas.predictors.accuracy import AccuracyProcess
 from hwnas.predictors.encoding import Encoding
 from hwnas.search.controllers.acquisition import log_expected_gain
 from hwnas.search.controllers.controller import Controller
+from hwnas.search.controllers.options import check_whole
 from hwnas.search.controllers.packing import pack, unpack
 from hwnas.search.goal import Floats
 from hwnas.search.objective import Objective
 from hwnas.search.warm_start import promising
-from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import mutate, sample_coherent
 
@@ -46,9 +46,8 @@ class GaussianProcessSearch(Controller):
         self, space: Space, objective: Objective, seed: int = 0, *, start: int = 8, compared: int = 6000
     ) -> None:
         super().__init__(space, objective, seed)
-        for name, value, least in (("start", start, 2), ("compared", compared, 6)):
-            if not isinstance(value, int) or value < least:
-                raise InvalidOptionError(f"{name} of gp must be a whole number of at least {least}, got {value!r}")
+        check_whole("gp", 2, start=start)
+        check_whole("gp", 6, compared=compared)
         self.start = start
         self.compared = compared
         self.starts: Rows | None = None

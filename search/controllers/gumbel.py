@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.search.controllers.controller import Controller
+from hwnas.search.controllers.options import TINY, check_number, check_whole
 from hwnas.search.controllers.packing import pack, unpack
 from hwnas.search.goal import HARD, Floats, Goal
 from hwnas.search.objective import Objective
 from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
-
-TINY = 1e-8
 
 
 class GumbelSampling(Controller):
@@ -56,14 +55,10 @@ class GumbelSampling(Controller):
         entropy: float = 0.002,
     ) -> None:
         super().__init__(space, objective, seed)
-        for name, value, least in (
-            ("learning_rate", learning_rate, TINY),
-            ("steps", steps, 0),
-            ("entropy", entropy, 0),
-        ):
-            if not isinstance(value, int | float) or not value >= least:
-                raise InvalidOptionError(f"{name} of the gumbel controller must be at least {least}, got {value!r}")
-        self.learning_rate, self.steps, self.entropy = learning_rate, int(steps), entropy
+        check_whole("gumbel", 0, steps=steps)
+        check_number("gumbel", 0, entropy=entropy)
+        check_number("gumbel", TINY, learning_rate=learning_rate)
+        self.learning_rate, self.steps, self.entropy = learning_rate, steps, entropy
         self._starts = np.cumsum([0, *space.sizes[:-1]])
         self.logits = self._given(logits)
 
@@ -115,7 +110,7 @@ class GumbelSampling(Controller):
         given = np.array(logits, dtype=np.float64, ndmin=2)
         if given.shape not in ((1, options), (goals, options)) or not np.isfinite(given).all():
             raise InvalidOptionError(
-                f"logits of the gumbel controller must be finite numbers of shape ({goals}, {options}) for the goals "
+                f"logits of controller 'gumbel' must be finite numbers of shape ({goals}, {options}) for the goals "
                 f"and options of this search, not of {given.shape}"
             )
         return np.array(np.broadcast_to(given, (goals, options)))

@@ -15,9 +15,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hwnas.search.controllers.controller import Controller
+from hwnas.search.controllers.options import check_whole
 from hwnas.search.controllers.packing import pack, unpack
 from hwnas.search.objective import Objective
-from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
 
 STUDY = "search"
@@ -205,8 +205,7 @@ class NSGA2(OptunaController):
     """
 
     def __init__(self, space: Space, objective: Objective, seed: int = 0, *, population: int = 50) -> None:
-        if not isinstance(population, int) or population < 2:
-            raise InvalidOptionError(f"population of NSGA-II must be a whole number of at least 2, got {population!r}")
+        check_whole("optuna-nsga2", 2, population=population)
         self.population = population
         super().__init__(space, objective, seed)
 

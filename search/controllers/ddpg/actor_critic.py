@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwnas.search.controllers.ddpg.layer_states import Vectors
+from hwnas.search.controllers.optimiser_state import load_optimiser, pack_optimiser
 from hwnas.search.controllers.packing import pack_tensors, unpack_tensors
 
 HIDDEN = 300
@@ -68,7 +69,10 @@ class ActorCritic:
         self.networks = {name: _network(*shape) for name, shape in shapes.items()}
         for network in self.networks.values():
             _draw(network, rng)
-        self.optimisers = {name: _adam(network, RATES[name], DECAYS[name]) for name, network in self.networks.items()}
+        self.optimisers = {
+            name: torch.optim.AdamW(network.parameters(), RATES[name], weight_decay=DECAYS[name], fused=True)
+            for name, network in self.networks.items()
+        }
 
     @torch.no_grad()
     def act(self, states: Vectors) -> Vectors:
@@ -108,38 +112,20 @@ class ActorCritic:
 
     def state_dict(self) -> dict[str, Any]:
         """As plain JSON-able data."""
-        return {name: pack_tensors(tensors) for name, tensors in self._tensors().items()}
+        networks = {name: pack_tensors(network.state_dict()) for name, network in self.networks.items()}
+        return {"networks": networks, "optimisers": {name: pack_optimiser(o) for name, o in self.optimisers.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        own = self._tensors()
-        found = {name: unpack_tensors(state[name], tensors) for name, tensors in own.items()}
-        with torch.no_grad():
-            for name, tensors in own.items():
-                for key, tensor in tensors.items():
-                    tensor.copy_(found[name][key])
+        for name, network in self.networks.items():
+            network.load_state_dict(unpack_tensors(state["networks"][name], network.state_dict()))
+            load_optimiser(self.optimisers[name], state["optimisers"][name])
 
     def _step(self, name: str, loss: Tensor) -> None:
         parameters = list(self.networks[name].parameters())
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = gradient
         self.optimisers[name].step()
-
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        """All that is learnt, by part and name; the tensors themselves."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, network in self.networks.items():
-            parts[name] = dict(network.named_parameters())
-            moments = self.optimisers[name].state
-            parts[f"{name} optimiser"] = {
-                f"{key}.{moment}": moments[parameter][moment]
-                for key, parameter in network.named_parameters()
-                for moment in MOMENTS
-            }
-        return parts
-
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def _network(inputs: int, outputs: int) -> nn.Sequential:
@@ -156,13 +142,3 @@ def _draw(network: nn.Sequential, rng: np.random.Generator) -> None:
         for parameter in (layer.weight, layer.bias):
             drawn = rng.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)
             parameter.data.copy_(torch.from_numpy(drawn))
-
-
-def _adam(network: nn.Module, rate: float, decay: float) -> torch.optim.AdamW:
-    """With its moments there from the beginning, so that they can always be saved and restored."""
-    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)
-    for parameter in network.parameters():
-        optimiser.state[parameter] = dict(
-            zip(MOMENTS, (torch.zeros(()), torch.zeros_like(parameter), torch.zeros_like(parameter)), strict=True)
-        )
-    return optimiser

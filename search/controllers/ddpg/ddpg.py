@@ -17,11 +17,11 @@ from hwnas.search.controllers.ddpg.goal_states import GoalStates
 from hwnas.search.controllers.ddpg.layer_states import Episodes, LayerStates, Vectors
 from hwnas.search.controllers.ddpg.option_costs import OptionCosts
 from hwnas.search.controllers.ddpg.replay import Replay
+from hwnas.search.controllers.options import check_whole
 from hwnas.search.controllers.packing import pack, unpack
 from hwnas.search.goal import Floats
 from hwnas.search.objective import Objective
 from hwnas.search.warm_start import promising
-from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
 
 Indexes = NDArray[np.intp]
@@ -62,9 +62,7 @@ class DDPG(Controller):
         self, space: Space, objective: Objective, seed: int = 0, *, warmup: int = 16, updates: int = 4
     ) -> None:
         super().__init__(space, objective, seed)
-        for name, value in (("warmup", warmup), ("updates", updates)):
-            if not isinstance(value, int) or value < 1:
-                raise InvalidOptionError(f"{name} of DDPG must be a whole number of at least 1, got {value!r}")
+        check_whole("ddpg", warmup=warmup, updates=updates)
         self.warmup, self.updates = warmup, updates
         self._goals = GoalStates(objective)
         self._options = OptionCosts(space, objective.cost, self._goals.metrics)

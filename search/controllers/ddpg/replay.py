@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from hwnas.search.controllers.ddpg.actor_critic import Batch
 from hwnas.search.controllers.ddpg.budget import walled
 from hwnas.search.controllers.ddpg.goal_states import GoalStates
 from hwnas.search.controllers.ddpg.layer_states import Episodes
+from hwnas.search.controllers.grown import Grown
 from hwnas.search.goal import Costs, Floats
 from hwnas.search.objective import Objective
 
@@ -65,7 +63,7 @@ class Replay:
         self._within.add(within)
         self._served.add(np.argsort(~within, axis=1, kind="stable"))  # those within its budget first
         self._serves.add(within.sum(axis=1))
-        known = self._rewards[: len(self)][self._within[: len(self)]]
+        known = self._rewards.all[self._within.all]
         self.mean, self.spread = float(known.mean()), max(float(known.std()), LEAST_SPREAD)
 
     def draw(self, rng: np.random.Generator, n: int) -> Batch:
@@ -79,29 +77,3 @@ class Replay:
             actions=self._actions[drawn],
             rewards=((self._rewards[episode, goals] - self.mean) / self.spread).astype(np.float32),
         )
-
-
-class Grown:
-    """An array to whose first axis more is added."""
-
-    def __init__(self) -> None:
-        self._array: NDArray[Any] | None = None
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        assert self._array is not None
-        return np.asarray(self._array[key])
-
-    def add(self, more: NDArray[Any]) -> None:
-        """Copies ``more`` behind what is there."""
-        end = self._length + len(more)
-        if self._array is None or end > len(self._array):
-            room = np.empty((2 * end, *more.shape[1:]), dtype=more.dtype)
-            if self._array is not None:
-                room[: self._length] = self._array[: self._length]
-            self._array = room
-        self._array[self._length : end] = more
-        self._length = end

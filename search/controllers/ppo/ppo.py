@@ -14,13 +14,13 @@ from scipy.stats import rankdata
 
 from hwnas.search.controllers.controller import Controller
 from hwnas.search.controllers.optimiser_state import load_optimiser, pack_optimiser
+from hwnas.search.controllers.options import TINY, check_number, check_whole
 from hwnas.search.controllers.packing import pack, pack_tensors, unpack, unpack_tensors
 from hwnas.search.controllers.ppo.critic import MEMBERS, Critic
 from hwnas.search.controllers.ppo.policy import Policy
 from hwnas.search.goal import Floats, Goal
 from hwnas.search.objective import Objective
 from hwnas.search.warm_start import promising
-from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.space import Rows, Space
 from hwnas.spaces.variation import mutate
 
@@ -95,11 +95,9 @@ class ProximalPolicy(Controller):
         clip: float = 0.3,
     ) -> None:
         super().__init__(space, objective, seed)
-        for name, value in (("batch", batch), ("epochs", epochs)):
-            _check(isinstance(value, int) and value >= 1, name, "a whole number of at least 1", value)
-        _check(_is_number(learning_rate) and 0 < learning_rate < 1, "learning_rate", "between 0 and 1", learning_rate)
-        _check(_is_number(entropy) and 0 <= entropy < np.inf, "entropy", "a number of at least 0", entropy)
-        _check(_is_number(clip) and 0 < clip < 1, "clip", "between 0 and 1", clip)
+        check_whole("ppo", batch=batch, epochs=epochs)
+        check_number("ppo", TINY, 1, learning_rate=learning_rate, clip=clip)
+        check_number("ppo", 0, entropy=entropy)
         self.batch = batch
         self.epochs = epochs
         self.entropy = entropy
@@ -277,12 +275,3 @@ class ProximalPolicy(Controller):
         if ((rows < 0) | (rows >= self.space.sizes)).any():
             raise ValueError("the controller's state holds candidates that do not exist")
         return rows
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
-
-
-def _check(right: bool, name: str, needed: str, value: object) -> None:
-    if not right:
-        raise InvalidOptionError(f"{name} of PPO must be {needed}, got {value!r}")

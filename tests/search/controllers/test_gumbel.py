@@ -140,5 +140,5 @@ def test_without_steps_it_stays_with_what_it_was_given() -> None:
 )
 def test_options_that_make_no_sense_are_an_error(options: dict[str, Any]) -> None:
     space = plain_space()
-    with pytest.raises(HwnasError, match=f"{next(iter(options))} of the gumbel controller"):
+    with pytest.raises(HwnasError, match=f"{next(iter(options))} of controller 'gumbel'"):
         make_controller("gumbel", space, an_objective(space), **options)

@@ -223,5 +223,5 @@ def test_a_damaged_state_is_an_error(damage: Any) -> None:
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_an_error_that_names_them(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidOptionError, match=f"{next(iter(options))} of PPO"):
+    with pytest.raises(InvalidOptionError, match=f"{next(iter(options))} of controller 'ppo'"):
         ProximalPolicy(CELL, Objective(cell_cost, (Goal(25.0),)), **options)
