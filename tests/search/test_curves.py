@@ -44,8 +44,14 @@ def test_a_full_disk_does_not_stop_anybody(tmp_path: Path, monkeypatch: pytest.M
     curves = Curves(tmp_path)
     curves.add(0, 1, 0.5, 0.5)
     monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.flush", full)
-    curves.add(0, 2, 0.5, 0.5)
+    curves.add(0, 2, 0.75, 0.75)
     curves.close(0)
-    monkeypatch.setattr(Path, "mkdir", full)
-    curves.add(1, 1, 0.5, 0.5)
-    curves.close(1)
+    assert events(tmp_path / "trial-00000")[:2] == [(1, "accuracy", 0.5), (1, "reward", 0.5)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        curves.add(1, 1, 0.5, 0.5)
+        curves.close(1)
+    assert [path.name for path in tmp_path.iterdir()] == ["trial-00000"]
+    monkeypatch.undo()
+    curves.add(1, 2, 0.25, 0.25)  # there is room again
+    assert events(tmp_path / "trial-00001") == [(2, "accuracy", 0.25), (2, "reward", 0.25)]

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from hwnas.search.supernet.architecture_parameters import ArchitectureParameters, gumbel_noise
-from hwnas.search.supernet.checkpoint import load_checkpoint, save_checkpoint
 from hwnas.search.supernet.cost_terms import CostTerm, HingeTerm, ProductTerm
 from hwnas.search.supernet.recipe import SupernetRecipe
-from hwnas.search.supernet.shard import Shard
 from hwnas.search.supernet.training import SupernetTraining
-from hwnas.spaces.errors import DiskFullError, DivergedError, HwnasError, InvalidFileError, InvalidOptionError
+from hwnas.spaces.errors import DivergedError
 
-from .toys import LEAST, QUICK, option_cost, planted, toy_images, toy_space, training
+from .toys import LEAST, MODES, option_cost, planted, recipe, toy_space, training
 
-MODES = {"mixture": ("*",), "single path": (), "both": ("*.kernel",)}
 every_mode = pytest.mark.parametrize("mode", MODES)
 PRODUCT = ProductTerm("latency_ms", LEAST)
-
-
-def recipe(mode: str = "mixture", **changes: object) -> SupernetRecipe:
-    return SupernetRecipe(**{**QUICK, "mixed": MODES[mode], **changes})  # type: ignore[arg-type]
 
 
 def theta_batch(made: SupernetTraining) -> tuple[Tensor, Tensor]:
@@ -231,120 +220,3 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     made = training(recipe(learning_rate=1e30))
     with pytest.raises(DivergedError, match="lower the supernet's learning_rate"):
         made.train_epoch()
-
-
-# ---- checkpoints ----------------------------------------------------------------------------------------------------
-
-
-def state(made: SupernetTraining, path: Path) -> bytes:
-    save_checkpoint(made, path)
-    return path.read_bytes()
-
-
-@pytest.mark.parametrize(("mode", "joint"), [("mixture", ()), ("single path", ("bits",))])
-def test_a_resumed_training_equals_one_that_was_not_interrupted(
-    mode: str, joint: tuple[str, ...], tmp_path: Path
-) -> None:
-    own = recipe(mode)
-    whole, first = training(own, joint=joint), training(own, joint=joint)
-    for _ in range(2):
-        whole.train_epoch()
-        first.train_epoch()
-    save_checkpoint(first, tmp_path / "first")
-    torch.manual_seed(99)
-    second = training(own, joint=joint)
-    load_checkpoint(second, tmp_path / "first")
-    assert second.epoch == 2
-    whole.train_epoch()
-    second.train_epoch()
-    assert state(second, tmp_path / "second") == state(whole, tmp_path / "whole")
-    assert second.history == whole.history
-
-
-def test_other_trainings_and_damaged_files_are_not_resumed(tmp_path: Path) -> None:
-    path = tmp_path / "supernet.safetensors"
-    made = training()
-    made.train_epoch()
-    save_checkpoint(made, path)
-    for other, word in (
-        (training(recipe(epochs=4)), "recipe"),
-        (training(seed=1), "seed"),
-        (training(terms=[HingeTerm("latency_ms", 3.0)]), "goals"),
-        (training(joint=("bits",)), "space"),
-        (training(data=toy_images(96)), "images"),
-    ):
-        with pytest.raises(InvalidFileError, match=f"of a training with another {word}"):
-            load_checkpoint(other, path)
-    whole = path.read_bytes()
-    for damaged in (b"", whole[:100], whole[:-10], b"x" * 50):
-        path.write_bytes(damaged)
-        with pytest.raises(HwnasError, match="is no checkpoint of a supernet"):
-            load_checkpoint(training(), path)
-    with pytest.raises(HwnasError, match="is no checkpoint"):
-        load_checkpoint(training(), tmp_path / "none")
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "supernet.safetensors"
-    made = training()
-    before = state(made, path)
-    made.train_epoch()
-
-    def full(*args: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("hwnas.search.supernet.checkpoint.save_file", full)
-    with pytest.raises(DiskFullError, match="no room on the disk"):
-        save_checkpoint(made, path)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-# ---- several workers -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ThreadShard(Shard):
-    """Workers that are threads, in place of processes."""
-
-    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=20))
-    board: dict[int, list[Tensor]] = field(default_factory=dict)
-
-    def add_up(self, tensors: list[Tensor]) -> None:  # type: ignore[override]
-        self.board[self.rank] = [t.detach().clone() for t in tensors]
-        self.barrier.wait()
-        totals = [sum(own[1:], own[0]) for own in zip(*(self.board[r] for r in range(self.workers)), strict=True)]
-        self.barrier.wait()
-        for tensor, total in zip(tensors, totals, strict=True):
-            tensor.detach().copy_(total)
-
-
-@pytest.mark.parametrize("mode", ["mixture", "single path"])
-@pytest.mark.parametrize("term", [PRODUCT, HingeTerm("latency_ms", 3.0, 0.3)], ids=["product", "hinge"])
-def test_two_workers_with_half_of_each_batch_train_as_one_does(mode: str, term: CostTerm) -> None:
-    """On a network without statistics of batches: then they differ by rounding alone."""
-    own = recipe(mode, batch_size=12, theta_learning_rate=0.05)
-    first = ThreadShard(0, 2)
-    workers = [planted(own, [term], shard=shard) for shard in (first, replace(first, rank=1))]
-    alone = planted(own, [term])
-    for _ in range(3):
-        threads = [threading.Thread(target=worker.train_epoch) for worker in workers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        alone.train_epoch()
-    assert alone.thetas[0].logits.abs().max() > 0.05
-    for worker in workers:
-        torch.testing.assert_close(worker.thetas[0].logits, alone.thetas[0].logits, rtol=1e-4, atol=1e-5)
-        for one, other in zip(worker.network.parameters(), alone.network.parameters(), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-        assert worker.history[-1].weights_loss == pytest.approx(alone.history[-1].weights_loss, rel=1e-4)
-    assert torch.equal(workers[0].thetas[0].logits, workers[1].thetas[0].logits)
-
-
-def test_batches_too_small_for_the_workers_are_refused() -> None:
-    with pytest.raises(InvalidOptionError, match="raise batch_size or take fewer workers"):
-        training(recipe(batch_size=6), shard=ThreadShard(0, 4))

@@ -25,6 +25,7 @@ NARROW = {
 """Of mbconv: leaves two kernels and a width."""
 LEAST = 3.0
 QUICK = {"epochs": 3, "warmup_epochs": 1, "batch_size": 16, "learning_rate": 0.05}
+MODES = {"mixture": ("*",), "single path": (), "both": ("*.kernel",)}
 
 
 @cache
@@ -87,3 +88,8 @@ def planted(
     made.network = PlantedNetwork(good)  # type: ignore[assignment]
     made.weights_optimizer = torch.optim.SGD(made.network.parameters(), lr=1e-3, momentum=0.9)
     return made
+
+
+def recipe(mode: str = "mixture", **changes: object) -> SupernetRecipe:
+    """A short training in which the options of some decisions are mixed and one path is drawn through the others."""
+    return SupernetRecipe(**{**QUICK, "mixed": MODES[mode], **changes})  # type: ignore[arg-type]
