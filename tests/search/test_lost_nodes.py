@@ -21,7 +21,7 @@ from hwnas.search.session import SearchSession
 from hwnas.spaces import Candidate
 
 from .fixtures import bare_space
-from .test_session import cost
+from .sessions import cost
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # nodes cannot import the tests
 SPACE = bare_space(4, 4, 4, 4)

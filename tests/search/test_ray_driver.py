@@ -25,7 +25,7 @@ from hwnas.spaces.errors import DiskFullError, DivergedError, UnavailableError
 from hwnas.spaces.files import no_room
 
 from .fixtures import bare_space
-from .test_session import cost
+from .sessions import cost
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 SPACE = bare_space(4, 4, 4, 4)
