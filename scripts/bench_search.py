@@ -163,8 +163,8 @@ def _problem(task: Task) -> tuple[Space, Objective]:
             benchmark.cost, benchmark.metric, benchmark.costs, worst_accuracy=WORST_ACCURACY
         )
     bound = float(np.percentile(benchmark.costs, task.percentile))
-    goal = Goal(bound, benchmark.metric, STRICT)
-    return benchmark.space, Objective(benchmark.cost, (goal,), {benchmark.metric: bound})
+    goal = Goal(bound, benchmark.metric, STRICT, {benchmark.metric: bound})
+    return benchmark.space, Objective(benchmark.cost, (goal,))
 
 
 def _figures(searches: dict[int | None, list[Trace]]) -> dict[str, float | None]:

@@ -70,7 +70,11 @@ def search(
     except DiskFullError as error:
         raise DiskFullError(f"{error}. Continue with: {run.resume_command}") from error
     console.print(networks_table(result.networks))
-    console.print(f"model:  {run.folder / 'model.onnx'}\nreport: {run.folder / 'report.html'}", highlight=False)
+    for name, part in run.parts.items():
+        if (own := part.result) is not None:
+            console.print(networks_table(own.networks, f"{name}: {part.objective.describe()} on {part.device.name}"))
+    for folder in (run.folder, *(part.folder for part in run.parts.values())):
+        console.print(f"model:  {folder / 'model.onnx'}\nreport: {folder / 'report.html'}", highlight=False)
 
 
 @click.command()

@@ -74,9 +74,9 @@ class TerminalObserver(Observer):
         self.live.console.print(text, highlight=False)
 
 
-def networks_table(networks: tuple[NetworkRow, ...]) -> Table:
+def networks_table(networks: tuple[NetworkRow, ...], title: str = "The chosen network beside the reference") -> Table:
     """The chosen network beside the reference, in the most important lines of the report's table."""
-    table = Table(title="The chosen network beside the reference")
+    table = Table(title=title)
     for heading in ("", "chosen", "reference", ""):
         table.add_column(heading, justify="left" if not heading else "right")
     lines = {line.name: line for line in compare(*networks[:2])}

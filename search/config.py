@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,9 @@ from hwnas.spaces.catalog import JOINT, named_space, with_settings
 from hwnas.spaces.errors import HwnasError, InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml
 from hwnas.spaces.joint import Joint
+
+TAKEN = ("device", "finals", "tune", "supernet")
+"""Names in a run's folder that no further network may have."""
 
 
 class _Section(BaseModel):
@@ -96,6 +99,13 @@ class ObjectiveConfig(_Section):
         if (self.target is None) == (self.target_ratio is None):
             raise ValueError("give either target or target_ratio")
         return self
+
+
+class AlsoConfig(_Section):
+    """A further network that is wanted from the same trainings: for another budget, perhaps on another device."""
+
+    objective: ObjectiveConfig
+    device: DeviceConfig | None = None
 
 
 class ControllerConfig(_Section):
@@ -170,6 +180,7 @@ class SearchConfig(_Section):
     data: DataConfig
     device: DeviceConfig = DeviceConfig()
     objective: ObjectiveConfig
+    also: dict[str, AlsoConfig] = {}
     controller: ControllerConfig = ControllerConfig()
     supernet: SupernetConfig | None = None
     evaluator: EvaluatorConfig = EvaluatorConfig()
@@ -182,6 +193,22 @@ class SearchConfig(_Section):
         if self.evaluator.name != "train" and self.supernet is None and self.evaluator.weights is None:
             raise ValueError(f"evaluator {self.evaluator.name} needs weights, or a supernet section to train them")
         return self
+
+    @field_validator("also")
+    @classmethod
+    def _names_of_folders(cls, also: dict[str, AlsoConfig]) -> dict[str, AlsoConfig]:
+        for name in also:
+            if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or name in TAKEN:
+                raise ValueError(
+                    f"{name!r} cannot be the name of a network: give letters, digits, - and _, not one of "
+                    f"{', '.join(TAKEN)}"
+                )
+        return also
+
+    def part(self, name: str) -> SearchConfig:
+        """The search for one network of ``also`` alone."""
+        own = self.also[name]
+        return self.model_copy(update={"objective": own.objective, "device": own.device or self.device, "also": {}})
 
 
 def load_config(path: Path) -> SearchConfig:
@@ -217,8 +244,13 @@ def parse_config(data: dict[str, Any], where: str = "the search") -> SearchConfi
 
 
 def _section(location: list[str]) -> type[BaseModel]:
-    section: type[BaseModel] = SearchConfig
+    section: Any = SearchConfig
     for part in location:
-        annotation: Any = section.model_fields[part].annotation
-        section = next((a for a in get_args(annotation) if a is not type(None)), annotation)
-    return section
+        if get_origin(section) is dict:  # the part is a key of it
+            section = get_args(section)[1]
+            continue
+        annotation = section.model_fields[part].annotation
+        optional = type(None) in get_args(annotation)
+        section = next(a for a in get_args(annotation) if a is not type(None)) if optional else annotation
+    found: type[BaseModel] = section
+    return found

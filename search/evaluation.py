@@ -24,9 +24,10 @@ def ensure_supernet(run: Run, observer: Observer) -> None:
     if config is None or (run.folder / "finals").exists():
         return
     observer.stage("Supernet")
-    terms = terms_of(run.objective, run.space, hinge=config.loss == "hinge")
+    terms = terms_of(run.wanted, run.space, hinge=config.loss == "hinge")
     seed = run.config.search.seed
-    task = SupernetTask(run.space.spec, run.device, run.dataset, config.recipe, terms, seed)
+    elsewhere = {name: part.device for name, part in run.parts.items()}
+    task = SupernetTask(run.space.spec, run.device, run.dataset, config.recipe, terms, seed, elsewhere)
     if config.workers > 1:
         from hwnas.search.supernet.ray_training import train_on_ray
 

@@ -48,7 +48,7 @@ class Front(Objective):
         below = usual[usual < worst]
         targets = np.quantile(below, (np.arange(TARGETS) + 0.5) / TARGETS)
         goals = tuple(Goal(float(target), metric, STRICT) for target in targets)
-        return cls(cost, goals, {}, worst, worst_accuracy)
+        return cls(cost, goals, worst, worst_accuracy)
 
     @property
     def metric(self) -> str:

@@ -202,6 +202,19 @@ class Ledger:
         self._results += 1
         return trial
 
+    def adopt(self, trial: Trial, costs: Mapping[str, float], reward: float) -> None:
+        """Records a finished trial of another run, with its costs and its reward in this one."""
+        self.end(
+            self.begin(trial.row, costs).number,
+            trial.state,
+            accuracy=trial.accuracy,
+            reward=None if trial.accuracy is None else reward,
+            steps=trial.steps,
+            finished_s=trial.finished_s,
+            error=trial.error,
+            curve=trial.curve,
+        )
+
     def trials(self) -> list[Trial]:
         """All trials in the order of their numbers."""
         return list(self._trials)

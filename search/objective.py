@@ -1,15 +1,14 @@
-"""What a search maximises: how well it serves its goals, under constraints."""
+"""What a search maximises: how well it serves its goals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.search.goal import COSTS, Costs, Floats, Goal
-from hwnas.spaces.errors import UnknownNameError
+from hwnas.search.goal import Costs, Floats, Goal
 from hwnas.spaces.space import Rows
 
 
@@ -20,25 +19,10 @@ class Objective:
     Attributes:
         cost: Rows (n, decisions) to arrays (n,) by name; a `hwnas.predictors.cost.CostModel`.
         goals: At least one.
-        constraints: Upper bounds by cost name. Candidates that break one are never trained.
     """
 
     cost: Callable[[Rows], Costs]
     goals: tuple[Goal, ...]
-    constraints: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in self.constraints:
-            if name not in COSTS:
-                raise UnknownNameError("cost", name, COSTS)
-
-    @property
-    def bounds(self) -> dict[str, float]:
-        """What some candidates must not exceed: the constraints, and of each metric the smallest target."""
-        bounds = dict(self.constraints)
-        for goal in self.goals:
-            bounds[goal.metric] = min(goal.target, bounds.get(goal.metric, np.inf))
-        return bounds
 
     def draw(self, rng: np.random.Generator) -> Goal:
         """The goal that a controller pursues with its next candidate: any of them with equal chance."""
@@ -77,17 +61,15 @@ class Objective:
         return factors / len(self.goals), levels
 
     def feasible(self, rows: Rows) -> NDArray[np.bool_]:
-        """Whether each row meets all constraints, shape (n,)."""
-        if not self.constraints:
+        """Whether each row meets all constraints of some goal, shape (n,). Others are never trained."""
+        if not all(goal.constraints for goal in self.goals):
             return np.ones(len(rows), dtype=bool)
         costs = self.cost(rows)
-        kept: NDArray[np.bool_] = np.all([costs[name] <= bound for name, bound in self.constraints.items()], axis=0)
-        return kept
+        return np.asarray(np.any([goal.meets(costs) for goal in self.goals], axis=0))
 
     def describe(self) -> str:
         """In words."""
-        words = " and ".join(goal.describe() for goal in self.goals)
-        return words + "".join(f"; {name} ≤ {bound:.6g}" for name, bound in self.constraints.items())
+        return " and ".join(goal.describe() for goal in self.goals)
 
     def _best(self, accuracy: Floats, costs: Costs) -> Floats:
         """The best reward for each goal, shape (goals,)."""

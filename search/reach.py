@@ -15,8 +15,10 @@ from hwnas.spaces.variation import mutate
 
 def check_reachable(objective: Objective, space: Space, rng: np.random.Generator) -> None:
     """Raises `InfeasibleError` with the least the space can do where a target or a constraint is below it."""
-    for name, bound in objective.bounds.items():
-        least = least_cost(space, objective.cost, name, rng)
+    bounds = [bound for goal in objective.goals for bound in goal.bounds.items()]
+    least_of = {name: least_cost(space, objective.cost, name, rng) for name in dict(bounds)}
+    for name, bound in bounds:
+        least = least_of[name]
         if least > bound:
             raise InfeasibleError(
                 f"{name} ≤ {bound:.6g} cannot be reached: the least this space can do is {least:.6g}. "

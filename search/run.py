@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from hwnas.search.reach import check_reachable
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.search.run_lock import held
 from hwnas.search.session import SearchSession
+from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import DivergedError, UnavailableError
 from hwnas.spaces.files import is_full, no_room, write_bytes
 
@@ -63,11 +65,15 @@ def continue_run(run: Run, observer: Observer, address: str | None = None) -> Ru
     from hwnas.search.report.page import write_report
     from hwnas.search.report.summary import report_data
 
+    if run.result is None and run.whole != run.folder:
+        raise UnavailableError(f"{run.folder} is a part of another run; continue that with '{run.resume_command}'")
     torch.set_num_threads(1)
     try:
         with held(run.folder):
             result = run.result or finish_run(run, observer, address)
-            write_report(run.folder / "report.html", report_data(run, result))
+            for each in (*run.parts.values(), run):
+                if each.result is not None:
+                    write_report(each.folder / "report.html", report_data(each, each.result))
     except OSError as error:
         if is_full(error):
             raise no_room(run.folder) from error
@@ -76,11 +82,21 @@ def continue_run(run: Run, observer: Observer, address: str | None = None) -> Ru
 
 
 def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunResult:
-    """The device, the search, the final trainings and the export, each from where it was left."""
+    """The device, the search, the final trainings and the export, each from where it was left.
+
+    Whatever further networks are wanted is chosen from the same trials, on devices of their own; the run has its result
+    when all of them have theirs.
+    """
     from hwnas.search.ray_cluster import cluster
 
     observer.stage("Device")
+    for part in run.parts.values():
+        if not (part.folder / "device").exists():
+            _ = part.registered  # a device that does not exist is an error before anything is measured
     ensure_device(run, observer)
+    for part in run.parts.values():
+        part.begin()
+        ensure_device(part, observer)
     budget = run.config.search
     with cluster(math.ceil(budget.workers * budget.resources["cpu"]), address):
         ensure_supernet(run, observer)
@@ -88,9 +104,14 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
         search(run, observer)
         observer.stage("Final training")
         refine(run, observer)
-        finals = train_finals(run, observer)
+        for part in run.parts.values():
+            part.adopt_trials(run.ledger.finished)
+            refine(part, observer)
+        runs = [*run.parts.values(), run]
+        finals = train_finals(runs, observer)
     observer.stage("Export")
-    return conclude(run, finals, observer)
+    results = [each.result or conclude(each, own, observer) for each, own in zip(runs, finals, strict=True)]
+    return results[-1]
 
 
 def ensure_device(run: Run, observer: Observer) -> None:
@@ -135,14 +156,14 @@ def search(run: Run, observer: Observer) -> None:
 
     budget = run.config.search
     controller = make_controller(
-        run.config.controller.name, run.space, run.objective, budget.seed, **run.controller_options
+        run.config.controller.name, run.space, run.wanted, budget.seed, **run.controller_options
     )
     evaluator = evaluator_of(run)
     state = run.folder / "controller.json"
     session = SearchSession(
         controller, run.ledger, state, trials=budget.trials, minutes=budget.minutes, steps=evaluator.steps
     )
-    observer.note(f"{run.space}; maximising {run.objective.describe()}")
+    observer.note(f"{run.space}; maximising {run.wanted.describe()}")
     if session.exhausted or (run.folder / "finals").exists():
         return
 
@@ -193,43 +214,49 @@ def refine(run: Run, observer: Observer) -> None:
     (run.folder / "finals").mkdir()
 
 
-def train_finals(run: Run, observer: Observer) -> list[Final]:
-    """Trains the best candidates and the reference on the final budget, side by side; the reference comes last."""
-    from hwnas.search.ray_driver import map_parallel
+def train_finals(runs: Sequence[Run], observer: Observer) -> list[list[Final]]:
+    """Trains the best candidates of each run and the reference, side by side, on the final budget of the first.
 
-    final = run.config.final
-    chosen = [run.space.decode(t.row) for t in best_trials(run, final.candidates)]
-    candidates = [*(c for c in chosen if c != run.space.reference()), run.space.reference()]
-    recipe = run.config.training.model_copy(update={"epochs": final.epochs, "images": final.images})
-    evaluator = TrainingEvaluator(run.space.spec, run.dataset, recipe)
-    folder = (run.folder / "finals").resolve()
-    paths = [folder / f"{c.digest}.safetensors" for c in candidates]
-    observer.progress(f"training {len(candidates)} networks for {recipe.epochs} epochs", 0.0)
-    seed = run.config.search.seed
+    A network that several runs want is trained once. The reference comes last in each run's list.
+    """
+    first = runs[0]
+    reference, final = first.space.reference(), first.config.final
+    chosen = [[first.space.decode(t.row) for t in best_trials(run, final.candidates)] for run in runs]
+    wanted = [[*(c for c in own if c != reference), reference] for own in chosen]
     # The reference is the slowest to train, so it goes first.
-    order = [len(candidates) - 1, *range(len(candidates) - 1)]
-    known = [path.read_bytes() if path.exists() else None for path in paths]
-    arguments = [(candidates[i].to_json(), seed, known[i]) for i in order]
-    accuracies: dict[int, float] = {}
-
-    def keep(place: int, result: tuple[float, bytes]) -> None:
-        i = order[place]
-        accuracies[i], weights = result
-        if weights and known[i] is None:
-            write_bytes(paths[i], weights)
-
-    map_parallel(train_final, evaluator, arguments, run.config.search.resources, keep)
-    finals = [Final(c, accuracies[i], paths[i]) for i, c in enumerate(candidates)]
-    for f in finals:
-        trained = np.isfinite(f.validation_accuracy)
-        observer.note(
-            f"{f.candidate.digest}: validation accuracy {f.validation_accuracy:.2%}"
-            if trained
-            else f"{f.candidate.digest}: its final training diverged; left out"
-        )
-    finals = [f for f in finals if np.isfinite(f.validation_accuracy)]
-    if len(finals) < 2 or finals[-1].candidate != run.space.reference():
+    candidates = list(dict.fromkeys([reference, *(c for own in wanted for c in own)]))
+    accuracies = dict(zip(candidates, _train(runs, wanted, candidates, observer), strict=True))
+    for c, accuracy in accuracies.items():
+        words = f"validation accuracy {accuracy:.2%}"
+        observer.note(f"{c.digest}: {words if np.isfinite(accuracy) else 'its final training diverged; left out'}")
+    trained = [[c for c in own if np.isfinite(accuracies[c])] for own in wanted]
+    if any(len(own) < 2 or own[-1] != reference for own in trained):
         raise DivergedError(
             "the final training of the reference or of every candidate diverged; lower training.learning_rate"
         )
-    return finals
+    return [[Final(c, accuracies[c], run.weights_path(c)) for c in own] for run, own in zip(runs, trained, strict=True)]
+
+
+def _train(
+    runs: Sequence[Run], wanted: Sequence[Sequence[Candidate]], candidates: Sequence[Candidate], observer: Observer
+) -> list[float]:
+    """Validation accuracy of each candidate; its weights are written into the folder of every run that wants it."""
+    from hwnas.search.ray_driver import map_parallel
+
+    first = runs[0]
+    final, search_budget = first.config.final, first.config.search
+    recipe = first.config.training.model_copy(update={"epochs": final.epochs, "images": final.images})
+    evaluator = TrainingEvaluator(first.space.spec, first.dataset, recipe)
+    observer.progress(f"training {len(candidates)} networks for {recipe.epochs} epochs", 0.0)
+    paths = {c: [r.weights_path(c) for r, own in zip(runs, wanted, strict=True) if c in own] for c in candidates}
+    known = [next((p.read_bytes() for p in paths[c] if p.exists()), None) for c in candidates]
+
+    def keep(i: int, result: tuple[float, bytes]) -> None:
+        if weights := result[1]:
+            for path in paths[candidates[i]]:
+                if not path.exists():
+                    write_bytes(path, weights)
+
+    arguments = [(c.to_json(), search_budget.seed, weights) for c, weights in zip(candidates, known, strict=True)]
+    results = map_parallel(train_final, evaluator, arguments, search_budget.resources, keep)
+    return [accuracy for accuracy, _ in results]

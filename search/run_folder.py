@@ -5,27 +5,31 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hwnas.latency_tables.device import Device, list_devices, load_device
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.predictors.cost import CostModel
+from hwnas.predictors.several import CostsInPlaces
 from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controllers.controller import controller_class
 from hwnas.search.datasets import Dataset, load_dataset
 from hwnas.search.export import Agreement
 from hwnas.search.goal import FORMS, Goal
-from hwnas.search.ledger import Ledger
+from hwnas.search.ledger import Ledger, Trial
 from hwnas.search.objective import Objective
 from hwnas.search.report.data import NetworkRow
 from hwnas.search.run_lock import held
+from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError
-from hwnas.spaces.files import write_text, write_yaml
+from hwnas.spaces.files import replacing, write_text, write_yaml
 from hwnas.spaces.space import Space
 
 
@@ -35,12 +39,21 @@ class Run:
 
     Attributes:
         folder: With ``config.yaml``, ``device/``, ``optuna.db``, ``controller.json``, ``finals/``, ``tune/``,
-            ``model.onnx``, ``result.json``, ``report.html``, and the ``lock`` of the process that is searching.
+            ``model.onnx``, ``result.json``, ``report.html``, the ``lock`` of the process that is searching, and a run's
+            folder for each part.
         config: As in ``config.yaml``.
     """
 
     folder: Path
     config: SearchConfig
+
+    @cached_property
+    def parts(self) -> dict[str, Run]:
+        """The runs of the further networks that are wanted from the same trainings, by name, each in its folder."""
+        parts = {name: Run(self.folder / name, self.config.part(name)) for name in self.config.also}
+        for part in parts.values():
+            part.__dict__.update(dataset=self.dataset, space=self.space)
+        return parts
 
     @classmethod
     def create(cls, folder: Path, config: SearchConfig) -> Run:
@@ -71,7 +84,14 @@ class Run:
     @property
     def resume_command(self) -> str:
         """What continues this run."""
-        return f"hwnas search --resume {shlex.quote(str(self.folder))}"
+        return f"hwnas search --resume {shlex.quote(str(self.whole))}"
+
+    @property
+    def whole(self) -> Path:
+        """The folder of the run that this one is a part of; its own if it is none."""
+        outer = self.folder.absolute().parent
+        known = (outer / "config.yaml").exists() and self.folder.name in load_config(outer / "config.yaml").also
+        return self.folder.parent if known else self.folder
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -113,7 +133,7 @@ class Run:
     def replace_device(self, device: Device) -> None:
         """Puts a device that knows more into the folder; costs and objective follow it from now on."""
         device.save(self.folder / "device")
-        for name in ("device", "cost", "objective"):
+        for name in ("device", "cost", "objective", "wanted"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -123,8 +143,17 @@ class Run:
 
     @cached_property
     def objective(self) -> Objective:
-        """What is maximised, with the costs of the device in this folder."""
+        """What this run's own network is to be, with the costs of the device in this folder."""
         return self.objective_with(self.cost)
+
+    @cached_property
+    def wanted(self) -> Objective:
+        """What the search maximises: this network and those of all parts, whose costs are named ``part:cost``."""
+        if not self.parts:
+            return self.objective
+        cost = CostsInPlaces(self.cost, {name: part.cost for name, part in self.parts.items()})
+        others = [goal.on(name) for name, part in self.parts.items() for goal in part.objective.goals]
+        return Objective(cost, (*self.objective.goals, *others))
 
     def objective_with(self, cost: CostModel) -> Objective:
         """What is maximised; targets given as shares are of the reference network's cost.
@@ -139,7 +168,7 @@ class Run:
         target = config.target or (config.target_ratio or 1.0) * reference[config.metric]
         constraints = {**config.constraints}
         constraints |= {name: ratio * reference[name] for name, ratio in config.constraint_ratios.items()}
-        return Objective(cost, (Goal(target, config.metric, FORMS[config.form]),), constraints)
+        return Objective(cost, (Goal(target, config.metric, FORMS[config.form], constraints),))
 
     @property
     def supernet_path(self) -> Path:
@@ -158,6 +187,29 @@ class Run:
     def ledger(self) -> Ledger:
         """All trials."""
         return Ledger(self.folder / "optuna.db", self.space, self.config.objective.metric)
+
+    def begin(self) -> None:
+        """Writes the configuration, where there is none yet."""
+        self.folder.mkdir(exist_ok=True)
+        if not (self.folder / "config.yaml").exists():
+            write_yaml(self.folder / "config.yaml", self.config.model_dump(mode="json"))
+
+    def adopt_trials(self, trials: Sequence[Trial]) -> None:
+        """Makes the finished trials of another run its own, with costs and rewards as they are here; once."""
+        path = self.folder / "optuna.db"
+        if path.exists() or not trials:
+            return
+        costs = self.cost(np.array([t.row for t in trials]))
+        rewards = self.objective.reward(np.array([t.accuracy for t in trials], dtype=np.float64), costs)
+        with replacing(path) as temporary:
+            ledger = Ledger(temporary, self.space, self.config.objective.metric)
+            for i, (trial, reward) in enumerate(zip(trials, rewards, strict=True)):
+                ledger.adopt(trial, {name: float(values[i]) for name, values in costs.items()}, float(reward))
+            ledger.settle()
+
+    def weights_path(self, candidate: Candidate) -> Path:
+        """Where the weights of a network are that was trained in full."""
+        return self.folder.resolve() / "finals" / f"{candidate.digest}.safetensors"
 
     @property
     def result(self) -> RunResult | None:

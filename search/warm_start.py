@@ -53,11 +53,11 @@ def _score(objective: Objective, rows: Rows, goal_of_group: Indexes) -> Floats:
     """
     costs = objective.cost(rows)
     own = goal_of_group[np.arange(len(rows)) % len(goal_of_group)]
-    relative = [costs[name] / bound for name, bound in objective.constraints.items()]
-    for metric in {goal.metric for goal in objective.goals}:
-        targets = np.array([g.target if g.metric == metric else np.inf for g in objective.goals])
-        relative.append(costs[metric] / targets[own])
-    excess = np.max(relative, axis=0)
+    bounds = [goal.bounds for goal in objective.goals]
+    excess = np.zeros(len(rows))
+    for name in sorted({name for of_goal in bounds for name in of_goal}):
+        limits = np.array([of_goal.get(name, np.inf) for of_goal in bounds])
+        excess = np.maximum(excess, costs[name] / limits[own])
     return np.where(excess > 1, -excess, np.log1p(costs["macs"]))
 
 

@@ -58,7 +58,7 @@ class Controller(ABC):
         """``n`` new feasible candidates in canonical form, shape (n, decisions), none of them asked before.
 
         Raises:
-            InfeasibleError: Nothing new that meets the constraints was found.
+            InfeasibleError: Nothing new that meets the constraints of a goal was found.
         """
         rows = []
         for _ in range(n):
@@ -132,7 +132,7 @@ class Controller(ABC):
                 if row.tobytes() not in self._asked:
                     return np.asarray(row)
         raise InfeasibleError(
-            f"{MAX_TRIES} batches of proposals held no new candidate that meets {dict(self.objective.constraints)}; "
+            f"{MAX_TRIES} batches of proposals held no new candidate for {self.objective.describe()}; "
             "loosen the constraints or end the search"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NOTHING = "–"
 """Stands for a number that is not there."""
@@ -156,6 +156,25 @@ ENERGY = Quantity("energy", "mJ", "more frugal")
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherNetwork:
+    """Another network that came of the same trainings.
+
+    Attributes:
+        name: As the search calls it.
+        href: Of its own report.
+        device, target: What it is for, in words.
+        chosen, reference: On its device.
+    """
+
+    name: str
+    href: str
+    device: str
+    target: str
+    chosen: NetworkRow
+    reference: NetworkRow
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """Everything that the page shows.
 
@@ -172,6 +191,7 @@ class ReportData:
         layers, reference_layers: Of the chosen network and of the reference.
         target: The objective in words.
         traded: What the charts trade against accuracy.
+        further: Other networks that came of the same trainings.
     """
 
     title: str
@@ -191,6 +211,7 @@ class ReportData:
     agreement: dict[str, str]
     settings: dict[str, str]
     traded: Quantity = LATENCY
+    further: list[FurtherNetwork] = field(default_factory=list)
 
     @property
     def knows_energy(self) -> bool:

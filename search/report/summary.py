@@ -14,7 +14,7 @@ from hwnas.latency_tables.precisions import executes_on
 from hwnas.predictors.metrics import PredictionError
 from hwnas.predictors.registration import check
 from hwnas.search.ledger import Trial
-from hwnas.search.report.data import ENERGY, LATENCY, CheckPoint, LayerRow, ReportData, TrialPoint
+from hwnas.search.report.data import ENERGY, LATENCY, CheckPoint, FurtherNetwork, LayerRow, ReportData, TrialPoint
 from hwnas.search.run_folder import Run, RunResult
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.operator import CLIPPING, Operator
@@ -76,6 +76,13 @@ def report_data(run: Run, result: RunResult) -> ReportData:
             "configuration": json.dumps(run.config.model_dump(mode="json", exclude_defaults=True)),
         },
         traded=ENERGY if run.config.objective.metric == "energy_mj" else LATENCY,
+        further=[
+            FurtherNetwork(
+                name, f"{name}/report.html", part.device.name, part.objective.describe(), *part_result.networks[:2]
+            )
+            for name, part in run.parts.items()
+            if (part_result := part.result) is not None
+        ],
     )
 
 

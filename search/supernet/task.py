@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from hwnas.latency_tables.device import Device
 from hwnas.predictors.cost import CostModel
+from hwnas.predictors.several import CostsInPlaces
 from hwnas.search.datasets import Dataset
 from hwnas.search.objective import Objective
 from hwnas.search.reach import least_cost
@@ -30,6 +31,7 @@ class SupernetTask:
     Attributes:
         space_spec: See `Space.spec`.
         device: Whose costs count.
+        elsewhere: Other devices whose costs count, see `CostsInPlaces`.
         dataset, recipe, terms, seed: See `SupernetTraining`.
     """
 
@@ -39,12 +41,14 @@ class SupernetTask:
     recipe: SupernetRecipe
     terms: tuple[CostTerm, ...]
     seed: int = 0
+    elsewhere: Mapping[str, Device] = field(default_factory=dict)
 
     def begin(self, shard: Shard | None = None) -> SupernetTraining:
         """The training at its beginning."""
         space = space_from_spec(self.space_spec)
-        expected = CostModel(space, self.device).expected
-        return SupernetTraining(space, self.dataset, self.recipe, self.terms, expected, self.seed, shard)
+        others = {place: CostModel(space, device) for place, device in self.elsewhere.items()}
+        cost = CostsInPlaces(CostModel(space, self.device), others)
+        return SupernetTraining(space, self.dataset, self.recipe, self.terms, cost.expected, self.seed, shard)
 
 
 def train_supernet(

@@ -69,7 +69,7 @@ def an_objective(space: Space, constraints: Mapping[str, float] | None = None) -
     """The target is what half of all candidates cost at most."""
     cost = option_sums(space)
     target = float(np.median(cost(space.sample(np.random.default_rng(0), 1000))["latency_ms"]))
-    return Objective(cost, (Goal(target),), constraints or {})
+    return Objective(cost, (Goal(target, constraints=constraints or {}),))
 
 
 def hidden_row(space: Space, seed: int) -> Rows:
@@ -134,6 +134,31 @@ class ControllerContract:
             rows = controller.ask(12)
             assert (cost(rows)["macs"] <= bound).all()
             controller.tell(rows, {"accuracy": likeness(rows, hidden)})
+
+    def test_networks_for_several_places_each_have_constraints_of_their_own(self) -> None:
+        """There, what is cheap here is dear."""
+        here = option_sums(self.space)
+
+        def cost(rows: Rows) -> Costs:
+            costs = here(rows)
+            return {**costs, **{f"there:{name}": 4 / values for name, values in costs.items()}}
+
+        drawn = cost(self.space.sample(np.random.default_rng(0), 2000))
+        bounds = {name: float(np.quantile(drawn[name], 0.2)) for name in ("macs", "there:macs")}
+        goals = (
+            Goal(2 * bounds["macs"], constraints={"macs": bounds["macs"]}),
+            Goal(2 * bounds["there:macs"], constraints={"macs": bounds["there:macs"]}).on("there"),
+        )
+        controller = self.make(objective=Objective(cost, goals))
+        hidden = hidden_row(self.space, 0)
+        served = np.zeros(2)
+        for _ in range(4):
+            rows = controller.ask(12)
+            meets = np.array([goal.meets(cost(rows)) for goal in goals])
+            assert meets.any(axis=0).all()
+            served += meets.sum(axis=1)
+            controller.tell(rows, {"accuracy": likeness(rows, hidden)})
+        assert served.min() > 0
 
     def test_a_small_space_is_exhausted_without_a_repetition(self) -> None:
         space = tiny_space()

@@ -77,10 +77,32 @@ def test_a_failed_trial_has_no_reward() -> None:
 
 def test_feasible_means_below_or_at_every_bound() -> None:
     assert Objective(ramp, (Goal(1.0),)).feasible(rows(3)).tolist() == [True] * 3
-    one = Objective(ramp, (Goal(1.0),), constraints={"latency_ms": 2.0})
+    one = Objective(ramp, (Goal(1.0, constraints={"latency_ms": 2.0}),))
     assert one.feasible(rows(3)).tolist() == [True, True, False]
-    both = Objective(ramp, (Goal(1.0),), constraints={"latency_ms": 2.0, "weight_bytes": 0.5})
+    both = Objective(ramp, (Goal(1.0, constraints={"latency_ms": 2.0, "weight_bytes": 0.5}),))
     assert both.feasible(rows(3)).tolist() == [True, False, False]
+
+
+def test_every_goal_has_constraints_of_its_own() -> None:
+    small = Goal(2.0, exponents=HARD, constraints={"weight_bytes": 0.5})
+    fast = Goal(2.0, exponents=HARD, constraints={"macs": 2.0})
+    costs = {"latency_ms": np.ones(3), "weight_bytes": np.array([0.5, 1.0, 1.0]), "macs": np.array([2.0, 2.0, 3.0])}
+    objective = Objective(lambda _: costs, (small, fast))
+    assert objective.feasible(rows(3)).tolist() == [True, True, False]
+    assert objective.factor(costs).tolist() == [1.0, 0.5, 0.0]
+    assert Objective(lambda _: costs, (small, Goal(2.0))).feasible(rows(3)).all()
+
+
+def test_a_goals_bounds_are_its_constraints_and_its_target() -> None:
+    assert Goal(2.0, constraints={"macs": 7.0}).bounds == {"macs": 7.0, "latency_ms": 2.0}
+    assert Goal(2.0, constraints={"latency_ms": 1.0}).bounds == {"latency_ms": 1.0}
+    assert Goal(2.0, constraints={"latency_ms": 3.0}).bounds == {"latency_ms": 2.0}
+
+
+def test_costs_elsewhere_have_the_name_of_the_place_before_them() -> None:
+    assert Goal(2.0, "phone:energy_mj").factor({"phone:energy_mj": np.array([2.0])}) == [1.0]
+    with pytest.raises(UnknownNameError, match="unknown cost 'phone:latency'; did you mean 'latency_ms'"):
+        Goal(2.0, "phone:latency")
 
 
 @pytest.mark.parametrize(
@@ -88,9 +110,9 @@ def test_feasible_means_below_or_at_every_bound() -> None:
 )
 def test_an_unknown_cost_is_an_error_that_names_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown cost '{wrong}'; did you mean '{nearest}'"):
-        Objective(ramp, (Goal(1.0, metric=wrong),))
+        Goal(1.0, metric=wrong)
     with pytest.raises(UnknownNameError, match=f"unknown cost '{wrong}'; did you mean '{nearest}'"):
-        Objective(ramp, (Goal(1.0),), constraints={wrong: 1.0})
+        Goal(1.0, constraints={wrong: 1.0})
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, float("nan")])
@@ -100,7 +122,7 @@ def test_a_target_must_be_positive(target: float) -> None:
 
 
 def test_it_describes_itself() -> None:
-    text = Objective(ramp, (Goal(0.125, exponents=HARD),), constraints={"macs": 2e6}).describe()
+    text = Objective(ramp, (Goal(0.125, exponents=HARD, constraints={"macs": 2e6}),)).describe()
     assert text == "accuracy × (latency_ms / 0.125)^w, hard; macs ≤ 2e+06"
     assert Objective(ramp, (Goal(1.0, exponents=(0.0, -0.5)),)).describe().endswith("exponents (0.0, -0.5)")
 
@@ -111,7 +133,7 @@ def test_what_cannot_be_reached_is_an_error_that_names_the_least_there_is(name: 
     cost = CostModel(space, load_device("simulated-bit-fusion")) if name == "energy_mj" else digits_cost()
     sampled = cost(space.sample(np.random.default_rng(7), 20_000))[name].min()
     usual = float(cost.of(space.reference())["latency_ms"])
-    objective = Objective(cost, (Goal(usual),), {name: sampled / 100})
+    objective = Objective(cost, (Goal(usual, constraints={name: sampled / 100}),))
     with pytest.raises(InfeasibleError, match=f"{name} ≤ .* cannot be reached") as caught:
         check_reachable(objective, space, np.random.default_rng(0))
     least = float(re.findall(r"the least this space can do is ([0-9.e+]+)\. ", str(caught.value))[0])
@@ -127,5 +149,5 @@ def test_the_target_itself_must_be_reachable() -> None:
 def test_what_can_just_be_reached_is_no_error() -> None:
     space, cost = digits_space(), digits_cost()
     least = {name: least_cost(space, cost, name, np.random.default_rng(0)) for name in ("latency_ms", "weight_bytes")}
-    objective = Objective(cost, (Goal(least["latency_ms"]),), {"weight_bytes": least["weight_bytes"]})
+    objective = Objective(cost, (Goal(least["latency_ms"], constraints={"weight_bytes": least["weight_bytes"]}),))
     check_reachable(objective, space, np.random.default_rng(0))

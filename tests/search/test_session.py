@@ -8,13 +8,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hwnas.search import Goal, Objective
 from hwnas.search.controllers.random_search import RandomSearch
 from hwnas.search.ledger import Ledger, State, Trial
 from hwnas.search.session import SearchSession
@@ -24,7 +24,7 @@ from hwnas.spaces.files import write_text
 from hwnas.spaces.space import Rows
 
 from .fixtures import bare_space
-from .sessions import SPACE, TRIALS, every_controller, open_session
+from .sessions import SPACE, TRIALS, cost, every_controller, open_session
 
 
 def outcome(row: Rows) -> tuple[State, float | None]:
@@ -208,7 +208,7 @@ def test_a_space_that_is_smaller_than_the_budget_ends_the_search(name: str, tmp_
 
 def test_constraints_that_nothing_meets_are_an_error_at_once(tmp_path: Path) -> None:
     session = open_session(tmp_path, "random")
-    session.controller.objective = replace(session.controller.objective, constraints={"macs": 1.0})
+    session.controller.objective = Objective(cost, (Goal(8.0, constraints={"macs": 1.0}),))
     with pytest.raises(InfeasibleError):
         session.next()
     assert story(tmp_path) == []

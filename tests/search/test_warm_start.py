@@ -18,7 +18,7 @@ def tight() -> Objective:
     drawn = cost(digits_space().sample(np.random.default_rng(0), 2000))
     bytes_at_most = float(np.median(drawn["weight_bytes"]))
     target = float(np.quantile(drawn["latency_ms"], 0.01))
-    return Objective(cost, (Goal(target),), {"weight_bytes": bytes_at_most})
+    return Objective(cost, (Goal(target, constraints={"weight_bytes": bytes_at_most}),))
 
 
 def test_they_meet_target_and_constraints_and_compute_more_than_random_ones_that_do(tight: Objective) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.search.goal import Costs, Floats, Goal
-from hwnas.search.objective import Objective
 from hwnas.spaces.space import Rows
 
 WALLED = -1.0
@@ -20,12 +19,9 @@ def walled(goal: Goal) -> bool:
     return goal.exponents[1] <= WALLED
 
 
-def budget(objective: Objective, goal: Goal) -> dict[str, float]:
-    """What a candidate for the goal must not exceed, by name: the constraints, and the target of a hard goal."""
-    bounds = dict(objective.constraints)
-    if walled(goal):
-        bounds[goal.metric] = min(goal.target, bounds.get(goal.metric, np.inf))
-    return bounds
+def budget(goal: Goal) -> Mapping[str, float]:
+    """What a candidate for the goal must not exceed, by name: its constraints, and the target of a hard goal."""
+    return goal.bounds if walled(goal) else goal.constraints
 
 
 def strain(costs: Costs, bounds: Sequence[Mapping[str, float]]) -> Floats:

@@ -129,7 +129,7 @@ class DDPG(Controller):
                 actions[:own] = truncated_normal(actions[:own], means, self.sigma)
             return actions.astype(np.float32)
 
-        bounds = [budget(self.objective, self.objective.goals[goal]) for goal in goals]
+        bounds = [budget(self.objective.goals[goal]) for goal in goals]
         ranks, kept = lower(
             self._layers.walk(n, act).ranks,
             lambda ranks: self.space.active(self._options.rows(ranks)),
@@ -148,7 +148,8 @@ class DDPG(Controller):
         value = self._agent.value(states, found.choices[last], found.actions[last])
         costs = self.objective.cost(rows)
         factors = np.stack([np.ones(len(rows)) if walled(g) else g.factor(costs) for g in self.objective.goals])
-        accuracy = (self._replay.mean + self._replay.spread * value) / factors[goals, np.arange(len(rows))]
+        own = factors[goals, np.arange(len(rows))]  # 0 for what does not keep its budget, and comes last
+        accuracy = (self._replay.mean + self._replay.spread * value) / np.where(own > 0, own, 1)
         weights, levels = self.objective.stakes(self.results.accuracy, self.results.costs, costs)
         return log_expected_gain(accuracy, np.full(len(rows), ERROR * self._replay.spread), weights, levels)
 

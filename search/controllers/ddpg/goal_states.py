@@ -26,12 +26,12 @@ class GoalStates:
 
     def __init__(self, objective: Objective) -> None:
         goals = objective.goals
-        self.metrics = tuple(dict.fromkeys([*(goal.metric for goal in goals), *objective.constraints]))
+        constraints = [name for goal in goals for name in goal.constraints]
+        self.metrics = tuple(dict.fromkeys([*(goal.metric for goal in goals), *constraints]))
         bounds = np.full((len(goals), len(self.metrics)), np.inf)
         for i, goal in enumerate(goals):
-            for name, bound in (*objective.constraints.items(), (goal.metric, goal.target)):
-                j = self.metrics.index(name)
-                bounds[i, j] = min(bound, bounds[i, j])
+            for name, bound in goal.bounds.items():
+                bounds[i, self.metrics.index(name)] = bound
         self._log_bounds = np.log(bounds)
         of = np.array([self.metrics.index(goal.metric) for goal in goals])
         codes = np.zeros((len(goals), 1 + len(self.metrics)))

@@ -57,7 +57,7 @@ class Replay:
         self._episode.add(len(self) + episode)
         goals = self._objective.goals
         rewards = np.stack([accuracy if walled(goal) else goal.reward(accuracy, costs) for goal in goals], axis=1)
-        within = np.stack([costs[g.metric] <= (g.target if walled(g) else np.inf) for g in goals], axis=1)
+        within = np.stack([g.meets(costs) & ((costs[g.metric] <= g.target) | (not walled(g))) for g in goals], axis=1)
         within |= ~within.any(axis=1, keepdims=True)
         self._rewards.add(rewards)
         self._within.add(within)

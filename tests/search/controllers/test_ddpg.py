@@ -119,8 +119,8 @@ def test_forecasts_are_exact_where_options_multiply() -> None:
 
 
 def test_a_state_tells_the_goal_and_its_budget() -> None:
-    goals = (Goal(1.0), Goal(4.0), Goal(2.0))
-    states = GoalStates(Objective(product_cost, goals, {"params": 8.0}))
+    goals = tuple(Goal(target, constraints={"params": 8.0}) for target in (1.0, 4.0, 2.0))
+    states = GoalStates(Objective(product_cost, goals))
     assert states.metrics == ("latency_ms", "params")
     forecasts = np.log([[2.0, 4.0], [2.0, 4.0], [2.0, 32.0]])
     found = states.extend(np.zeros((3, 1), np.float32), forecasts, np.array([0, 1, 2]))
@@ -219,8 +219,8 @@ def test_lowering_what_costs_more_is_left_out() -> None:
 
 @pytest.mark.parametrize(("exponents", "bound"), [(SOFT, 7.0), (HARD, 3.0), (STRICT, 3.0)])
 def test_only_hard_targets_are_budgets(exponents: tuple[float, float], bound: float) -> None:
-    objective = Objective(product_cost, (Goal(3.0, exponents=exponents),), {"latency_ms": 7.0, "params": 2.0})
-    assert budget(objective, objective.goals[0]) == {"latency_ms": bound, "params": 2.0}
+    goal = Goal(3.0, exponents=exponents, constraints={"latency_ms": 7.0, "params": 2.0})
+    assert budget(goal) == {"latency_ms": bound, "params": 2.0}
 
 
 def bits_space() -> Space:
@@ -313,9 +313,9 @@ def test_a_damaged_state_is_an_error() -> None:
     assert restored_error(state) is None
     for damage in (
         lambda s: s.pop("agent"),
-        lambda s: s["agent"]["actor"].pop("0.bias"),
-        lambda s: s["agent"]["critic optimiser"].update({"0.bias.step": {"type": "<f4", "shape": [1], "data": ""}}),
-        lambda s: s["agent"]["critic"]["0.weight"].update(data="AAAA"),
+        lambda s: s["agent"]["networks"]["actor"].pop("0.bias"),
+        lambda s: s["agent"]["optimisers"]["critic"].update({"0.step": {"type": "<f4", "shape": [1], "data": ""}}),
+        lambda s: s["agent"]["networks"]["critic"]["0.weight"].update(data="AAAA"),
         lambda s: s["starts"].update(shape=[1, 1]),
         lambda s: s.update(agent=3),
     ):

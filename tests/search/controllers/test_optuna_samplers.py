@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,7 +108,8 @@ def test_with_a_single_goal_a_known_suggestion_is_passed_over() -> None:
 
 def test_what_is_being_tried_has_failed_or_is_infeasible_is_passed_over() -> None:
     large = [2, 3, 3, 3, 0, 0]
-    controller = scripted(Objective(COST, a_front().goals, {"macs": 4.6}), PLAIN, [2, 0, 0, 0, 0, 0])
+    goals = tuple(replace(goal, constraints={"macs": 4.6}) for goal in a_front().goals)
+    controller = scripted(Objective(COST, goals), PLAIN, [2, 0, 0, 0, 0, 0])
     first = controller.ask(2)
     controller.tell(first[0], {"accuracy": np.array([np.nan])})
     controller.script += [large, first[0].tolist(), first[1].tolist(), SKIP]

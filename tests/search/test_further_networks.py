@@ -1,0 +1,143 @@
+"""A search for several devices and budgets at once: one set of trials, a network and a run's folder for each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from hwnas.latency_tables import load_device
+from hwnas.predictors import CostModel
+from hwnas.search import run_search
+from hwnas.search.config import SearchConfig
+from hwnas.search.observer import Observer
+from hwnas.search.run import best_trials, continue_run
+from hwnas.search.run_folder import Run
+from hwnas.spaces.errors import HwnasError, UnavailableError, UnknownNameError
+
+from .fixtures import digits_space, registered, small_search
+
+OTHER = "simulated-bit-fusion"
+ALSO = {
+    "tiny": {"objective": {"metric": "weight_bytes", "target_ratio": 0.1, "form": "hard"}},
+    "frugal": {"device": {"name": OTHER}, "objective": {"metric": "energy_mj", "target_ratio": 0.3}},
+}
+
+
+def search_for_three() -> SearchConfig:
+    return small_search(also=ALSO)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("three")
+    with registered(base / "devices"):
+        run_search(search_for_three(), base / "run")
+    return base / "run"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "report.html")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def test_every_network_has_a_runs_folder_with_the_same_trials_at_its_own_costs(whole: Path) -> None:
+    run = Run.open(whole)
+    trials = run.ledger.trials()
+    assert len(trials) == 4
+    for name, device in (("tiny", run.device), ("frugal", load_device(OTHER))):
+        part = Run.open(whole / name)
+        assert part.device.profile == device.profile
+        own = part.ledger.trials()
+        assert [(t.digest, t.accuracy, t.curve, t.state) for t in own] == [
+            (t.digest, t.accuracy, t.curve, t.state) for t in trials
+        ]
+        costs = CostModel(digits_space(), device)(np.array([t.row for t in own]))
+        metric = part.config.objective.metric
+        assert [t.costs[metric] for t in own] == pytest.approx(costs[metric].tolist())
+        assert [t.costs[f"{name}:{metric}"] for t in trials] == pytest.approx(costs[metric].tolist())
+        expected = part.objective.reward(np.array([t.accuracy for t in own]), costs)
+        assert [t.reward for t in own] == pytest.approx(expected.tolist())
+
+
+def test_the_search_maximises_what_all_of_them_are_worth_on_average(whole: Path) -> None:
+    run = Run.open(whole)
+    own = [run.ledger.trials(), *(part.ledger.trials() for part in run.parts.values())]
+    for trial, *rest in zip(run.ledger.trials(), *own[1:], strict=True):
+        plain = run.objective.reward(np.array([trial.accuracy]), run.cost(trial.row[None]))[0]
+        assert trial.reward == pytest.approx(np.mean([plain, *(t.reward for t in rest)]))
+
+
+def test_each_chosen_network_is_the_best_for_its_own_objective(whole: Path) -> None:
+    run = Run.open(whole)
+    chosen = {}
+    for name, part in {"": run, **run.parts}.items():
+        result = part.result
+        assert result is not None
+        assert result.networks[0].digest == best_trials(part, 1)[0].digest
+        assert result.networks[1].digest == digits_space().reference().digest
+        chosen[name] = result.networks[0].digest
+        onnxruntime.InferenceSession(part.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    target = 0.1 * run.cost.of(digits_space().reference())["weight_bytes"]
+    worth = {t.digest: (t.accuracy or 0) * min(1, target / t.costs["weight_bytes"]) for t in run.ledger.trials()}
+    assert worth[chosen["tiny"]] == max(worth.values())
+
+
+def test_a_network_that_several_want_is_trained_once(whole: Path) -> None:
+    files = list(whole.rglob("*.safetensors"))
+    names = {p.name for p in files}
+    assert len(files) == 3 * 2
+    for name in names:
+        assert len({p.read_bytes() for p in files if p.name == name}) == 1
+    assert f"{digits_space().reference().digest}.safetensors" in names
+
+
+def test_the_report_leads_to_those_of_the_others(whole: Path) -> None:
+    page = (whole / "report.html").read_text()
+    for name in ALSO:
+        assert f'<a href="{name}/report.html">{name}</a>' in page
+        assert (whole / name / "report.html").exists()
+    assert "Other networks of this search" not in (whole / "tiny" / "report.html").read_text()
+
+
+def test_a_run_that_lost_a_part_makes_it_again_alike_and_nothing_else(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    before = contents(folder)
+    (folder / "result.json").unlink()
+    for lost in ("result.json", "model.onnx", "optuna.db"):
+        (folder / "frugal" / lost).unlink()
+    with pytest.raises(UnavailableError, match=r"frugal is a part of another run; continue that with 'hwnas search"):
+        continue_run(Run.open(folder / "frugal"), Observer())
+    continue_run(Run.open(folder), Observer())
+    after = contents(folder)
+    assert after.keys() == before.keys()
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed <= {"frugal/optuna.db", "frugal/model.onnx", "frugal/reference.onnx"}  # hold times and paths
+    assert json.loads(after["frugal/result.json"]) == json.loads(before["frugal/result.json"])
+
+
+def test_devices_that_do_not_exist_are_an_error_before_anything_is_measured(tmp_path: Path) -> None:
+    also = {"frugal": {"device": {"name": "simulated-bit-fusio"}, "objective": {"target_ratio": 0.5}}}
+    with registered(tmp_path / "devices"), pytest.raises(UnknownNameError, match="did you mean 'simulated-bit-fusion'"):
+        run_search(small_search(also=also), tmp_path / "run")
+    assert not (tmp_path / "run" / "device").exists()
+
+
+@pytest.mark.parametrize("name", ["device", "a/b", "..", "", "finals", "-x"])
+def test_what_cannot_be_a_folder_is_no_name(name: str) -> None:
+    with pytest.raises(HwnasError, match="cannot be the name of a network"):
+        small_search(also={name: {"objective": {"target_ratio": 0.5}}})
+
+
+def test_an_unknown_key_is_found_within_them() -> None:
+    with pytest.raises(UnknownNameError, match="'targets'; did you mean 'target'"):
+        small_search(also={"phone": {"objective": {"targets": 0.5}}})
+    with pytest.raises(UnknownNameError, match="'devise'; did you mean 'device'"):
+        small_search(also={"phone": {"objective": {"target": 0.5}, "devise": {}}})
+    with pytest.raises(UnknownNameError, match="'nam'; did you mean 'name'"):
+        small_search(also={"phone": {"objective": {"target": 0.5}, "device": {"nam": "x"}}})
