@@ -52,7 +52,7 @@ def train_final(
             trainer.train_epoch()
     except DivergedError:
         return float("nan"), b""
-    network = trainer.calibrated()
+    network = trainer.calibrated().cpu()
     snap_biases(network)
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
     weights = save(tensors, metadata={"candidate": candidate.to_json()})

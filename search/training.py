@@ -58,8 +58,15 @@ class Recipe(BaseModel):
     average: float = Field(default=0.0, ge=0, lt=1)
 
 
+def training_device() -> torch.device:
+    """Where this process trains: on its GPU where it has one. Ray shows each worker those of its trial alone."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 class Trainer:
     """Trains one network epoch by epoch, channels last in memory: 1.6 times as fast on x86 CPUs.
+
+    The network goes to the `training_device`, and stays there.
 
     Args:
         network: Trained in place.
@@ -70,7 +77,8 @@ class Trainer:
 
     def __init__(self, network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
         self.network = network
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = training_device()
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dataset = dataset
         self.recipe = recipe
         self.generator = torch.Generator().manual_seed(seed)
@@ -95,7 +103,8 @@ class Trainer:
         for images, labels in batches(self._part(), recipe.batch_size, self.generator):
             changes = recipe.model_dump(include={"shift", "flip", "rotate", "zoom"})
             x = self.dataset.normalise(augment(images.float(), self.generator, **changes))
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+            labels = labels.to(self.device)
             rate = self._learning_rate()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -154,9 +163,10 @@ class Trainer:
 def accuracy(network: nn.Module, dataset: Dataset, split: Split) -> float:
     """Share of a split that the network in evaluation mode classifies rightly."""
     network.eval()
+    device = _device_of(network)
     right = 0
     for images, labels in batches(split, EVALUATION_BATCH, None):
-        right += int((network(dataset.normalise(images)).argmax(1) == labels).sum())
+        right += int((network(dataset.normalise(images).to(device)).argmax(1) == labels.to(device)).sum())
     return right / len(split)
 
 
@@ -165,7 +175,12 @@ def calibrate(network: nn.Module, dataset: Dataset, batch_size: int) -> None:
 
     During training both are moving averages over augmented images and over weights that were still changing.
     """
-    recalibrate(network, _first_images(dataset, batch_size))
+    device = _device_of(network)
+    recalibrate(network, (images.to(device) for images in _first_images(dataset, batch_size)))
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
 
 
 def _first_images(dataset: Dataset, batch_size: int) -> Iterator[Tensor]:
