@@ -142,9 +142,11 @@ def supernet(
 @click.option("--data", help="Instead of the file's data.name.")
 @click.option("--test-data", help="Instead of the file's data.test_path.")
 @click.option("--seed", type=int, help="Instead of the file's search.seed.")
+@click.option("--trials", type=int, help="Instead of the file's search.trials.")
 @click.option("--minutes", type=float, help="Instead of the file's search.minutes.")
 def runs(
     file: Path, controllers: str, out: Path, data: str | None, test_data: str | None, seed: int | None,
+    trials: int | None,
     minutes: float | None,
 ) -> None:  # fmt: skip
     """Do the whole search of FILE once with each controller, and compare what they end with, measured.
@@ -160,7 +162,11 @@ def runs(
     from hwnas.search.config import load_changed
 
     config = load_changed(
-        file, {"search": {"seed": seed, "minutes": minutes}, "data": {"name": data, "test_path": test_data}}
+        file,
+        {
+            "search": {"seed": seed, "trials": trials, "minutes": minutes},
+            "data": {"name": data, "test_path": test_data},
+        },
     )
     with TerminalObserver(Console(stderr=True)) as observer:
         figures = run_figures(config, [with_options(written) for written in controllers.split(",")], out, observer)

@@ -62,4 +62,3 @@ def test_a_candidate_alone_is_worth_the_mean_over_the_goals() -> None:
     objective = Objective(lambda rows: {}, (Goal(1.0, exponents=HARD), Goal(4.0, "macs", STRICT)))
     costs = {"latency_ms": np.array([2.0]), "macs": np.array([3.0])}
     assert objective.reward(np.array([0.8]), costs)[0] == pytest.approx(0.8 * (0.5 + 1) / 2)
-    assert objective.bounds == {"latency_ms": 1.0, "macs": 4.0}
