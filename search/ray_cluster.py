@@ -46,7 +46,7 @@ def cluster(workers: int = 1, address: str | None = None) -> Iterator[None]:
     if address:
         _join(address)
     else:
-        ray.init(num_cpus=workers, include_dashboard=False, **_QUIET)
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, **_QUIET)  # whatever else runs here
     try:
         if address:
             check_versions()

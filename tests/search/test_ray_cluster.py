@@ -140,3 +140,11 @@ def test_a_measurement_has_the_priority_of_its_node(
         assert note.startswith("node ")
         assert "measuring at niceness 15 instead of 0, " in note
         assert note.endswith("start the node with RAY_worker_niceness=0")
+
+
+def test_without_an_address_it_is_a_cluster_of_its_own(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else runs on the machine, and whatever the environment says."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with cluster(1):
+        assert f"device:{NAME}" not in ray.cluster_resources()
+        assert ray.cluster_resources()["CPU"] == 1
