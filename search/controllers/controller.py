@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from hwnas.search.controllers.packing import pack, unpack
 from hwnas.search.controllers.results import Results
+from hwnas.search.goal import Goal
 from hwnas.search.objective import Objective
+from hwnas.search.repair import repair
 from hwnas.spaces.errors import InfeasibleError, UnknownNameError
 from hwnas.spaces.space import Rows, Space
 
@@ -31,6 +33,11 @@ CONTROLLERS = {
 """Where each controller is, imported when it is made: some bring libraries along that take seconds to load."""
 MAX_TRIES = 200
 """Batches of proposals that may hold nothing new and feasible before a controller gives up."""
+
+REPAIRS, REPAIRED = (2, 4, 8, 64), 8
+"""After so many useless batches, so many proposals are brought within the constraints."""
+PATIENCE = 10
+"""Batches after which a candidate for another goal than that whose turn it is will do."""
 
 
 class Controller(ABC):
@@ -90,6 +97,11 @@ class Controller(ABC):
             self._asked.setdefault(row.tobytes(), False)
 
     @property
+    def turn(self) -> Goal:
+        """The goal that the next candidate is for, if its constraints can be met: all goals in turn."""
+        return self.objective.goals[len(self._asked) % len(self.objective.goals)]
+
+    @property
     def pending(self) -> Rows:
         """Candidates that were asked for and whose results are still to come, shape (n, decisions)."""
         rows = [np.frombuffer(key, dtype=np.int16) for key, waiting in self._asked.items() if waiting]
@@ -126,9 +138,17 @@ class Controller(ABC):
         self.results.load_state_dict(state["results"])
 
     def _new(self, propose: Callable[[], Rows]) -> Rows:
-        for _ in range(MAX_TRIES):
+        """One that meets the constraints of the goal whose turn it is; where none turns up, those of any goal."""
+        turn = self.turn
+        for attempt in range(MAX_TRIES):
             rows = propose()
-            for row in rows[self.objective.feasible(rows)]:
+            if turn.constraints and attempt < PATIENCE:
+                usable = turn.meets(self.objective.cost(rows))
+            else:
+                usable = self.objective.feasible(rows)
+            repaired = rows[~usable][:REPAIRED] if attempt in REPAIRS else rows[:0]
+            repaired = repair(self.space, self.objective, turn, self.rng, repaired)
+            for row in np.concatenate([rows[usable], repaired[self.objective.feasible(repaired)]]):
                 if row.tobytes() not in self._asked:
                     return np.asarray(row)
         raise InfeasibleError(

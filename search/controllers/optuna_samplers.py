@@ -18,6 +18,7 @@ from hwnas.search.controllers.controller import Controller
 from hwnas.search.controllers.options import check_whole
 from hwnas.search.controllers.packing import pack, unpack
 from hwnas.search.objective import Objective
+from hwnas.search.repair import repair
 from hwnas.spaces.space import Rows, Space
 
 STUDY = "search"
@@ -60,7 +61,7 @@ class OptunaController(Controller):
         """What suggests the next candidate."""
 
     def propose(self) -> Rows:
-        """What the sampler suggests for the next trial; where that is of no use, random candidates."""
+        """What the sampler suggests for the next trial; where that is of no use, it repaired, and random candidates."""
         if self._open is None:
             self._open = self._new_trial()
             for _ in range(self.SUGGESTIONS):
@@ -72,6 +73,8 @@ class OptunaController(Controller):
                     self._open = self._new_trial()
                 elif key not in self._asked and self.objective.feasible(row[None])[0]:
                     return row[None]
+            repaired = repair(self.space, self.objective, self.turn, self.rng, row[None])
+            return np.concatenate([repaired, self.space.sample(self.rng, BATCH)])
         return self.space.sample(self.rng, BATCH)
 
     def accept(self, row: Rows) -> None:

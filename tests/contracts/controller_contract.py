@@ -135,6 +135,21 @@ class ControllerContract:
             assert (cost(rows)["macs"] <= bound).all()
             controller.tell(rows, {"accuracy": likeness(rows, hidden)})
 
+    def test_constraints_that_no_random_candidate_meets_are_met(self) -> None:
+        decisions = [Decision(f"d{i}", (1, 2, 3, 4)) for i in range(24)]
+        space = Space(name="wide", spec={}, decisions=decisions, slots=[], input_shape=(1, 8, 8), num_classes=2)
+        cost = option_sums(space)
+        drawn = cost(space.sample(np.random.default_rng(0), 5000))["macs"]
+        assert drawn.min() > 5
+        objective = Objective(cost, (Goal(5.0, constraints={"macs": 4.0}),))
+        controller = self.make(space, objective=objective)
+        hidden = hidden_row(space, 0)
+        for _ in range(12):
+            rows = controller.ask(2)
+            assert (cost(rows)["macs"] <= 4).all()
+            controller.tell(rows, {"accuracy": likeness(rows, hidden)})
+        assert (restored(controller.state_dict(), self.make(space, 7, objective)).ask(3) == controller.ask(3)).all()
+
     def test_networks_for_several_places_each_have_constraints_of_their_own(self) -> None:
         """There, what is cheap here is dear."""
         here = option_sums(self.space)
