@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load, save
 
 from hwnas.search.evaluators.train import TrainingEvaluator
-from hwnas.search.training import Trainer, accuracy
+from hwnas.search.training import accuracy
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import DivergedError, InvalidFileError
 from hwnas.spaces.network import Network
@@ -45,8 +44,7 @@ def train_final(
     if known is not None:
         network = _with_weights(evaluator.space, candidate, known, "the final training")
         return accuracy(network, dataset, dataset.validation), known
-    torch.manual_seed(seed)
-    trainer = Trainer(evaluator.space.build(candidate), dataset, evaluator.recipe, seed)
+    trainer = evaluator.trainer(candidate, seed)
     try:
         for _ in range(evaluator.recipe.epochs):
             trainer.train_epoch()

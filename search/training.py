@@ -15,7 +15,7 @@ from torch.nn import functional
 from hwnas.search.augmentation import augment
 from hwnas.search.datasets import Dataset, Split, batches
 from hwnas.spaces.calibration import recalibrate
-from hwnas.spaces.errors import DivergedError
+from hwnas.spaces.errors import DivergedError, UnavailableError
 from hwnas.spaces.network import Network
 
 EVALUATION_BATCH = 256
@@ -58,26 +58,35 @@ class Recipe(BaseModel):
     average: float = Field(default=0.0, ge=0, lt=1)
 
 
-def training_device() -> torch.device:
-    """Where this process trains: on its GPU where it has one. Ray shows each worker those of its trial alone."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def training_device(on_gpu: bool) -> torch.device:
+    """The processor, or the GPU that Ray shows to a trial that takes one.
+
+    Raises:
+        UnavailableError: This installation of PyTorch cannot use a GPU here.
+    """
+    if on_gpu and not torch.cuda.is_available():
+        raise UnavailableError(
+            f"the trial takes a GPU of this node, but PyTorch {torch.__version__} cannot use one here; install PyTorch "
+            "for CUDA on it, or leave gpu out of search.resources"
+        )
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 class Trainer:
     """Trains one network epoch by epoch, channels last in memory: 1.6 times as fast on x86 CPUs.
 
-    The network goes to the `training_device`, and stays there.
 
     Args:
         network: Trained in place.
         dataset: Its ``train`` split is learnt; the others are only ever evaluated.
         recipe: How.
         seed: Of the order of images and of their augmentation.
+        on_gpu: Whether on a GPU; the network stays there.
     """
 
-    def __init__(self, network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
+    def __init__(self, network: Network, dataset: Dataset, recipe: Recipe, seed: int, *, on_gpu: bool = False) -> None:
         self.network = network
-        self.device = training_device()
+        self.device = training_device(on_gpu)
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dataset = dataset
         self.recipe = recipe

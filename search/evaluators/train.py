@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,11 +25,13 @@ class TrainingEvaluator:
         space_spec: See `Space.spec`.
         dataset: Trained on its ``train`` split, validated on its ``validation`` split.
         recipe: How to train.
+        on_gpu: Whether on a GPU, which the trial must then take.
     """
 
     space_spec: Mapping[str, Any]
     dataset: Dataset
     recipe: Recipe
+    on_gpu: bool = field(default=False, kw_only=True)
 
     @cached_property
     def space(self) -> Space:
@@ -43,8 +45,12 @@ class TrainingEvaluator:
 
     def start(self, candidate: Candidate, seed: int) -> TrainingEvaluation:
         """The candidate's network, about to be trained."""
+        return TrainingEvaluation(self.trainer(candidate, seed))
+
+    def trainer(self, candidate: Candidate, seed: int) -> Trainer:
+        """Of the candidate's network, at its beginning."""
         torch.manual_seed(seed)
-        return TrainingEvaluation(self.network(candidate), self.dataset, self.recipe, seed)
+        return Trainer(self.network(candidate), self.dataset, self.recipe, seed, on_gpu=self.on_gpu)
 
     def network(self, candidate: Candidate) -> Network:
         """The candidate's network as it begins: freshly initialised."""
@@ -52,10 +58,10 @@ class TrainingEvaluator:
 
 
 class TrainingEvaluation:
-    """One candidate in training; see `Trainer` for the arguments."""
+    """One candidate in training."""
 
-    def __init__(self, network: Network, dataset: Dataset, recipe: Recipe, seed: int) -> None:
-        self.trainer = Trainer(network, dataset, recipe, seed)
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
 
     def step(self) -> float:
         """One epoch, then the validation accuracy."""
