@@ -28,9 +28,13 @@ class Objective:
         """The goal that a controller pursues with its next candidate: any of them with equal chance."""
         return self.goals[int(rng.integers(len(self.goals)))] if len(self.goals) > 1 else self.goals[0]
 
+    def factors(self, costs: Costs) -> Floats:
+        """What accuracy is multiplied by for each goal, shape (…, goals)."""
+        return np.stack([goal.factor(costs) for goal in self.goals], axis=-1)
+
     def factor(self, costs: Costs) -> Floats:
         """What accuracy is multiplied by, shape (n,): the mean of the goals' factors."""
-        return np.asarray(np.mean([goal.factor(costs) for goal in self.goals], axis=0))
+        return np.asarray(self.factors(costs).mean(axis=-1))
 
     def reward(self, accuracy: Floats, costs: Costs) -> Floats:
         """What one candidate alone is worth, shape (n,): the mean of the goals' rewards."""
@@ -55,7 +59,7 @@ class Objective:
         Returns:
             Weights and levels, both (m, k): with accuracy a, candidate i alone adds Σₖ weightᵢₖ · max(0, a − levelᵢₖ).
         """
-        factors = np.stack([goal.factor(new) for goal in self.goals], axis=1)
+        factors = self.factors(new)
         levels = np.full_like(factors, np.inf)
         np.divide(self._best(accuracy, costs), factors, out=levels, where=factors > 0)
         return factors / len(self.goals), levels

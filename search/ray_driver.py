@@ -14,6 +14,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends t
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the ledger and `Curves` are enough
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # nor does anybody read Tune's own account of the trials
 
+import numpy as np
 import ray
 import torch
 from ray import tune
@@ -228,15 +229,24 @@ class _Halving(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, session: SearchSession, steps: int) -> None:
         super().__init__()
         self.rule = SuccessiveHalving(steps)
+        self.session = session
         for trial in session.ledger.finished:
-            factor = reward_per_accuracy(session, trial)
             for step, accuracy in enumerate(trial.curve, 1):
-                self.rule.stops(trial.number, step, accuracy * factor)
+                self._stops(trial.number, step, accuracy)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune stores its scheduler; what this one knows is the session's, which is stored elsewhere."""
+        return FIFOScheduler, ()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
-        hopeless = self.rule.stops(trial.config["number"], int(result["training_iteration"]), float(result["reward"]))
+        hopeless = self._stops(trial.config["number"], int(result["training_iteration"]), float(result["accuracy"]))
         return str(TrialScheduler.STOP if hopeless else TrialScheduler.CONTINUE)
+
+    def _stops(self, number: int, step: int, accuracy: float) -> bool:
+        objective, trial = self.session.controller.objective, self.session.ledger[number]
+        costs = {name: np.array([value]) for name, value in trial.costs.items()}
+        return self.rule.stops(number, step, accuracy, objective.factors(costs)[0])
 
 
 class _AtFailure(tune.Stopper):  # type: ignore[misc]
