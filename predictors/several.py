@@ -24,6 +24,12 @@ class CostsInPlaces:
         self.here = here
         self.elsewhere = dict(elsewhere)
 
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """Names of the costs that are sums over operators."""
+        there = [f"{place}:{name}" for place, model in self.elsewhere.items() for name in model.summed]
+        return (*self.here.summed, *there)
+
     def __call__(self, rows: Rows) -> Costs:
         """As `CostModel.__call__`, with ``place:cost`` for every other place."""
         costs = self.here(rows)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hwnas.search.config import SupernetConfig
 from hwnas.search.evaluators.base import Evaluator
 from hwnas.search.evaluators.fine_tune import FineTuningEvaluator
 from hwnas.search.evaluators.shared import SharedWeights, SharedWeightsEvaluator
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run
-from hwnas.search.supernet.checkpoint import read_weights
+from hwnas.search.supernet.checkpoint import read_logits, read_weights
+from hwnas.search.supernet.cost_terms import CostTerm
 from hwnas.search.supernet.task import SupernetTask, terms_of, train_supernet
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ def ensure_supernet(run: Run, observer: Observer) -> None:
     if config is None or (run.folder / "finals").exists():
         return
     observer.stage("Supernet")
-    terms = terms_of(run.wanted, run.space, hinge=config.loss == "hinge")
+    terms = tuple(dict.fromkeys(_terms(run, config)))
     seed = run.config.search.seed
-    elsewhere = {name: part.device for name, part in run.parts.items()}
+    elsewhere = {group[0].config.device.name: group[0].device for group in run.by_device[1:]}
     task = SupernetTask(run.space.spec, run.device, run.dataset, config.recipe, terms, seed, elsewhere)
     if config.workers > 1:
         from hwnas.search.supernet.ray_training import train_on_ray
@@ -42,13 +44,28 @@ def ensure_supernet(run: Run, observer: Observer) -> None:
     train_supernet(task, run.supernet_path, heard=heard)
 
 
+def controller_options(run: Run) -> dict[str, Any]:
+    """Those of the configuration; architecture parameters are those of the run's supernet, if it has one."""
+    options, config = dict(run.config.controller.options), run.config.supernet
+    if run.config.controller.name == "gumbel" and config is not None and "logits" not in options:
+        terms = _terms(run, config)
+        trained = dict(zip(dict.fromkeys(terms), read_logits(run.supernet_path), strict=True))
+        options["logits"] = [trained[term] for term in terms]
+    return options
+
+
+def _terms(run: Run, config: SupernetConfig) -> tuple[CostTerm, ...]:
+    return terms_of(run.wanted, run.space, hinge=config.loss == "hinge")
+
+
 def evaluator_of(run: Run) -> Evaluator:
     """What the configuration names."""
     config, spec = run.config.evaluator, run.space.spec
+    on_gpu = "gpu" in run.config.search.resources
     if config.name == "train":
-        return TrainingEvaluator(spec, run.dataset, run.config.training)
+        return TrainingEvaluator(spec, run.dataset, run.config.training, on_gpu=on_gpu)
     path = Path(config.weights) if config.weights else run.supernet_path
     weights = SharedWeights(spec, read_weights(path))
     if config.name == "shared":
         return SharedWeightsEvaluator(weights, run.dataset, run.config.training.batch_size)
-    return FineTuningEvaluator(spec, run.dataset, run.config.training, weights)
+    return FineTuningEvaluator(spec, run.dataset, run.config.training, weights, on_gpu=on_gpu)

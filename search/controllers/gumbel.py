@@ -25,8 +25,9 @@ class GumbelSampling(Controller):
     all options are alike at first, and θ is learnt from the accuracies alone: for each goal, θ follows the gradient
     of log E[accuracy] + w · log E[cost], w being the goal's exponent on that side of its target. The first term is
     estimated by the score function, with the mean as the baseline, from all results so far; every result serves all
-    goals, whichever it was sampled for. The second is exact where the objective's cost offers ``expected``, as
-    `CostModel` does; elsewhere the goal's reward takes the accuracy's place in the first.
+    goals, whichever it was sampled for. The second is exact where the objective's cost offers ``expected`` of all costs
+    that count, as `CostModel` does of sums; there, log (E[cost] / bound) is subtracted for each constraint that is
+    broken. Elsewhere the goal's reward takes the accuracy's place in the first.
 
     Results are weighed by how likely θ would draw them now, as importance sampling has it, tempered by the root of the
     number of decisions: in large spaces the plain ratio would leave one result alone. An entropy bonus keeps options
@@ -121,7 +122,10 @@ class GumbelSampling(Controller):
 
     @property
     def _expected(self) -> Any:
-        return getattr(self.objective.cost, "expected", None)
+        """Where all costs that count can be expected, what does it."""
+        cost = self.objective.cost
+        known = {name for goal in self.objective.goals for name in goal.bounds} <= {*getattr(cost, "summed", ())}
+        return getattr(cost, "expected", None) if known else None
 
     def _gradient(self, chosen: Floats, rewards: Floats) -> Floats:
         """Of all θ, shape (goals, options), from the options of results (n, options) and their rewards (goals, n)."""
@@ -139,7 +143,7 @@ class GumbelSampling(Controller):
         return np.asarray(gradient + self._cost_gradient() if self._expected else gradient)
 
     def _cost_gradient(self) -> Floats:
-        """Of w · log E[cost] for each goal, shape (goals, options)."""
+        """Of w · log E[cost] for each goal, and of its constraints where they are broken, shape (goals, options)."""
         import torch
 
         gradients = []
@@ -147,9 +151,11 @@ class GumbelSampling(Controller):
             theta = torch.tensor(logits, requires_grad=True)
             chances = [part.softmax(0) for part in torch.split(theta, self.space.sizes.tolist())]
             cost = self._expected(chances, goal.metric)
-            (gradient,) = torch.autograd.grad(cost.log(), [theta])
-            weight = goal.exponents[int(cost > goal.target)]
-            gradients.append(max(weight, HARD[1]) * gradient.numpy())
+            total = max(goal.exponents[int(cost > goal.target)], HARD[1]) * cost.log()
+            for name, bound in goal.constraints.items():
+                total = total + HARD[1] * (self._expected(chances, name) / bound).log().clamp_min(0)
+            (gradient,) = torch.autograd.grad(total, [theta])
+            gradients.append(gradient.numpy())
         return np.array(gradients)
 
     def _softmax(self, logits: Floats) -> Floats:

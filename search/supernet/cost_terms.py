@@ -32,9 +32,14 @@ class ProductTerm:
     alpha: float = 0.2
     beta: float = 0.6
 
-    def __call__(self, loss: Tensor, cost: Tensor) -> Tensor:
-        """The loss of architectures with that cross entropy and that expected cost, both of shape ()."""
-        return loss * self.alpha * torch.log(cost * (math.e / self.least)) ** self.beta
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the costs that count."""
+        return (self.metric,)
+
+    def __call__(self, loss: Tensor, costs: Mapping[str, Tensor]) -> Tensor:
+        """The loss of architectures with that cross entropy and those expected costs, all of shape ()."""
+        return loss * self.alpha * torch.log(costs[self.metric] * (math.e / self.least)) ** self.beta
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +56,51 @@ class HingeTerm:
     target: float
     weight: float = 1.0
 
-    def __call__(self, loss: Tensor, cost: Tensor) -> Tensor:
-        """The loss of architectures with that cross entropy and that expected cost, both of shape ()."""
-        return loss + self.weight * functional.relu(torch.log(cost / self.target))
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the costs that count."""
+        return (self.metric,)
+
+    def __call__(self, loss: Tensor, costs: Mapping[str, Tensor]) -> Tensor:
+        """The loss of architectures with that cross entropy and those expected costs, all of shape ()."""
+        return loss + self.weight * functional.relu(torch.log(costs[self.metric] / self.target))
 
 
-CostTerm = ProductTerm | HingeTerm
+@dataclass(frozen=True, slots=True)
+class BoundedTerm:
+    """A term, and hinges on further costs: constraints, which the paper has none of.
+
+    Attributes:
+        term: Of the metric that is traded.
+        bounds: Of the constraints.
+    """
+
+    term: ProductTerm | HingeTerm
+    bounds: tuple[HingeTerm, ...]
+
+    @property
+    def metric(self) -> str:
+        """That which is traded."""
+        return self.term.metric
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the costs that count."""
+        return tuple(dict.fromkeys([self.metric, *(bound.metric for bound in self.bounds)]))
+
+    def __call__(self, loss: Tensor, costs: Mapping[str, Tensor]) -> Tensor:
+        """The loss of architectures with that cross entropy and those expected costs, all of shape ()."""
+        loss = self.term(loss, costs)
+        for bound in self.bounds:
+            loss = bound(loss, costs)
+        return loss
+
+
+CostTerm = ProductTerm | HingeTerm | BoundedTerm
 
 
 def describe(term: CostTerm) -> Mapping[str, Any]:
     """The term as plain data."""
+    if isinstance(term, BoundedTerm):
+        return {**describe(term.term), "bounds": [describe(bound) for bound in term.bounds]}
     return {"form": type(term).__name__, **asdict(term)}

@@ -16,11 +16,12 @@ from hwnas.search.datasets import Dataset
 from hwnas.search.objective import Objective
 from hwnas.search.reach import least_cost
 from hwnas.search.supernet.checkpoint import load_checkpoint, save_checkpoint
-from hwnas.search.supernet.cost_terms import CostTerm, HingeTerm, ProductTerm
+from hwnas.search.supernet.cost_terms import BoundedTerm, CostTerm, HingeTerm, ProductTerm
 from hwnas.search.supernet.recipe import SupernetRecipe
 from hwnas.search.supernet.shard import Shard
 from hwnas.search.supernet.training import EpochReport, SupernetTraining
 from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.space import Space
 
 
@@ -74,13 +75,22 @@ def train_supernet(
 
 
 def terms_of(objective: Objective, space: Space, *, hinge: bool = False) -> tuple[CostTerm, ...]:
-    """How a search's goals weigh the cost in a supernet.
+    """How each of a search's goals weighs the cost in a supernet.
 
-    With FBNet's product, whatever the targets: one term per metric of the goals. With the hinge, one per goal, and its
-    target.
+    With FBNet's product, whatever the target, so that goals of the same metric may be alike; with the hinge, by the
+    target. Constraints are hinges in both.
+
+    Raises:
+        UnavailableError: A cost that is no sum over operators, so that none can be expected of relaxed choices.
     """
-    if hinge:
-        return tuple(HingeTerm(goal.metric, goal.target) for goal in objective.goals)
-    rng = np.random.default_rng(0)
+    for name in (name for goal in objective.goals for name in goal.bounds):
+        if name not in objective.cost.summed:  # type: ignore[attr-defined]
+            raise UnavailableError(f"a supernet cannot weigh {name}, which is no sum over layers; choose another cost")
     metrics = dict.fromkeys(goal.metric for goal in objective.goals)
-    return tuple(ProductTerm(metric, least_cost(space, objective.cost, metric, rng)) for metric in metrics)
+    least = {} if hinge else {m: least_cost(space, objective.cost, m, np.random.default_rng(0)) for m in metrics}
+    terms: list[CostTerm] = []
+    for goal in objective.goals:
+        term = HingeTerm(goal.metric, goal.target) if hinge else ProductTerm(goal.metric, least[goal.metric])
+        bounds = tuple(HingeTerm(name, bound) for name, bound in goal.constraints.items())
+        terms.append(BoundedTerm(term, bounds) if bounds else term)
+    return tuple(terms)

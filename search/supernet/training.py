@@ -173,8 +173,8 @@ class SupernetTraining:
             others = (losses.sum() - losses) / (len(losses) - 1)
             scores = (losses - others) * sampler.log_probability(theta, draws)
             loss = loss + share * _gradient_only(scores.mean())
-        cost = self.expected(theta.probabilities(), term.metric)
-        return term(loss, cost.detach() + share * _gradient_only(cost))
+        costs = {metric: self.expected(theta.probabilities(), metric) for metric in term.metrics}
+        return term(loss, {name: cost.detach() + share * _gradient_only(cost) for name, cost in costs.items()})
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 

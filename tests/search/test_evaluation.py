@@ -10,7 +10,7 @@ import pytest
 
 from hwnas.search.config import SearchConfig, parse_config
 from hwnas.search.controllers.controller import make_controller
-from hwnas.search.evaluation import ensure_supernet, evaluator_of
+from hwnas.search.evaluation import controller_options, ensure_supernet, evaluator_of
 from hwnas.search.evaluators.fine_tune import FineTuningEvaluator
 from hwnas.search.evaluators.shared import SharedWeights
 from hwnas.search.observer import Observer
@@ -69,15 +69,16 @@ def test_its_weights_evaluate_candidates_and_its_parameters_propose_them(run: Ru
     calibrate(network, run.dataset, 32)
     by_hand = accuracy(network, run.dataset, run.dataset.validation)
     assert evaluator.start(run.space.reference(), 0).step() == by_hand
-    controller = make_controller("gumbel", run.space, run.objective, 0, **run.controller_options)
+    controller = make_controller("gumbel", run.space, run.objective, 0, **controller_options(run))
     assert np.array_equal(controller.logits, read_logits(run.supernet_path))  # type: ignore[attr-defined]
+    assert run.config.steps == evaluator.steps
 
 
 def test_or_are_where_trainings_begin(run: Run) -> None:
     tuned = Run(run.folder, shared_search(evaluator={"name": "fine_tune"}, training={"epochs": 2}))
     evaluator = evaluator_of(tuned)
     assert isinstance(evaluator, FineTuningEvaluator)
-    assert evaluator.steps == 2
+    assert evaluator.steps == tuned.config.steps == 2
     begun = evaluator.start(run.space.reference(), 0).trainer.network.state_dict()
     shared = SharedWeights(run.space.spec, read_weights(run.supernet_path)).extract(run.space.reference())
     assert all(bool((begun[name] == value).all()) for name, value in shared.state_dict().items())

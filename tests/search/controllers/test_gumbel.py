@@ -30,6 +30,8 @@ def plain_space(decisions: int = 6, options: int = 4) -> Space:
 class OptionCost:
     """One, and the sum of all options; with its expectation."""
 
+    summed = COSTS
+
     def __call__(self, rows: Rows) -> dict[str, Any]:
         return dict.fromkeys(COSTS, 1.0 + np.atleast_2d(rows).sum(axis=1))
 
@@ -72,9 +74,10 @@ def test_a_supernet_s_parameters_are_taken_from_its_checkpoint(tmp_path: Path) -
 def test_the_gradient_is_that_of_the_weighted_mean_by_finite_differences() -> None:
     """Of 27 results with their weights held fixed, and of the exact cost: Σ w̄ (R − R̄) log p / R̄ + w log E[cost]."""
     space = plain_space(3, 3)
-    objective = Objective(OptionCost(), (Goal(2.0, exponents=HARD), Goal(50.0, exponents=SOFT)))
-    controller = GumbelSampling(space, objective, entropy=0)
-    controller.logits = np.random.default_rng(0).normal(size=(2, 9))
+    bounds = {"macs": 2.5, "params": 100.0}  # the first is broken, the second met
+    goals = (Goal(2.0, exponents=HARD), Goal(50.0, exponents=SOFT), Goal(50.0, exponents=SOFT, constraints=bounds))
+    controller = GumbelSampling(space, Objective(OptionCost(), goals), entropy=0)
+    controller.logits = np.random.default_rng(0).normal(size=(3, 9))
     rows = np.array(list(np.ndindex(3, 3, 3)), dtype=np.int16)
     accuracy = np.random.default_rng(1).uniform(0.2, 0.9, 27)
     chosen = np.eye(3)[rows].reshape(27, 9)
@@ -87,8 +90,9 @@ def test_the_gradient_is_that_of_the_weighted_mean_by_finite_differences() -> No
         p = np.exp(log_probability(logits))
         return float((p * (1 + rows.sum(1))).sum())
 
-    found = controller._gradient(chosen, np.stack([accuracy, accuracy]))
-    for goal, exponent in ((0, -1.0), (1, -0.07)):
+    found = controller._gradient(chosen, np.stack([accuracy, accuracy, accuracy]))
+    assert expected(controller.logits[2]) > 2.5
+    for goal, exponent in ((0, -1.0), (1, -0.07), (2, -1.07)):
         own = controller.logits[goal]
         weights = np.exp(log_probability(own) / 3**0.5)
         weights /= weights.sum()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hwnas.search.supernet.architecture_parameters import ArchitectureParameters, gumbel_noise
-from hwnas.search.supernet.cost_terms import CostTerm, HingeTerm, ProductTerm
+from hwnas.search.supernet.cost_terms import BoundedTerm, CostTerm, HingeTerm, ProductTerm
 from hwnas.search.supernet.recipe import SupernetRecipe
 from hwnas.search.supernet.training import SupernetTraining
 from hwnas.spaces.errors import DivergedError
@@ -85,7 +85,7 @@ def test_the_gradient_of_the_log_cost_alone_is_that_of_finite_differences() -> N
     noise = gumbel_noise(6, torch.Generator().manual_seed(0)).double()
 
     def log_cost() -> Tensor:  # FBNet's own form, of the relaxed draw
-        return PRODUCT(torch.tensor(1.0), option_cost(theta.relaxed(noise, 3.0), "latency_ms"))
+        return PRODUCT(torch.tensor(1.0), {"latency_ms": option_cost(theta.relaxed(noise, 3.0), "latency_ms")})
 
     (found,) = torch.autograd.grad(log_cost(), [theta.logits])
     for option in range(6):
@@ -101,10 +101,15 @@ def test_the_gradient_of_the_log_cost_alone_is_that_of_finite_differences() -> N
 def test_the_terms_by_hand() -> None:
     loss = torch.tensor(2.0)
     product = ProductTerm("macs", 10.0, alpha=0.2, beta=0.6)
-    assert product(loss, torch.tensor(10.0)).item() == pytest.approx(2 * 0.2)  # log(e) is 1
-    assert product(loss, torch.tensor(40.0)).item() == pytest.approx(2 * 0.2 * (1 + np.log(4)) ** 0.6)
+    assert product(loss, {"macs": torch.tensor(10.0)}).item() == pytest.approx(2 * 0.2)  # log(e) is 1
+    assert product(loss, {"macs": torch.tensor(40.0)}).item() == pytest.approx(2 * 0.2 * (1 + np.log(4)) ** 0.6)
     hinge = HingeTerm("macs", 20.0, 3.0)
-    assert [hinge(loss, torch.tensor(cost)).item() for cost in (10.0, 40.0)] == pytest.approx([2, 2 + 3 * np.log(2)])
+    found = [hinge(loss, {"macs": torch.tensor(cost)}).item() for cost in (10.0, 40.0)]
+    assert found == pytest.approx([2, 2 + 3 * np.log(2)])
+    bounded = BoundedTerm(hinge, (HingeTerm("params", 5.0), HingeTerm("macs", 80.0)))
+    assert bounded.metrics == ("macs", "params")
+    costs = {"macs": torch.tensor(40.0), "params": torch.tensor(10.0)}
+    assert bounded(loss, costs).item() == pytest.approx(2 + 3 * np.log(2) + np.log(2))
 
 
 def test_the_score_function_is_unbiased() -> None:
