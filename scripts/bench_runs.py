@@ -17,7 +17,8 @@ from hwnas.search.controllers.controller import controller_class
 from hwnas.search.front import Front
 from hwnas.search.observer import Observer
 from hwnas.search.run import continue_run
-from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run_folder import Run
+from hwnas.search.run_result import RunResult
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the time that the search took, after which its hypervolume is taken."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from hwnas.search.run_result import RunResult
 
 
 @click.command()
@@ -38,7 +41,7 @@ def search(
     Measures the device if it is new, searches, trains the best candidates in full, exports the winner as ONNX, and
     writes a report. Ctrl-C keeps everything that was finished.
     """
-    from hwnas.scripts.progress import TerminalObserver, networks_table
+    from hwnas.scripts.progress import TerminalObserver
     from hwnas.search.config import load_changed
     from hwnas.search.run import continue_run
     from hwnas.search.run_folder import Run
@@ -69,19 +72,26 @@ def search(
         ) from error
     except DiskFullError as error:
         raise DiskFullError(f"{error}. Continue with: {run.resume_command}") from error
-    console.print(networks_table(result.networks))
+    _show(console, result)
     for name, part in run.parts.items():
         if (own := part.result) is not None:
-            console.print(networks_table(own.networks, f"{name}: {part.objective.describe()} on {part.device.name}"))
-    for folder in (run.folder, *(part.folder for part in run.parts.values())):
-        console.print(f"model:  {folder / 'model.onnx'}\nreport: {folder / 'report.html'}", highlight=False)
+            _show(console, own, f"{name}: {part.objective.describe()} on {part.device.name}")
+    for each in run.all:
+        console.print(f"model:  {each.folder / 'model.onnx'}\nreport: {each.folder / 'report.html'}", highlight=False)
+
+
+def _show(console: Console, result: RunResult, *title: str) -> None:
+    from hwnas.scripts.progress import networks_table
+
+    console.print(networks_table(result.networks, *title))
+    for warning in result.warnings:
+        console.print(f"[bold]The chosen network {warning}[/bold]", highlight=False)
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 def report(run_folder: Path) -> None:
     """Write RUN/report.html again, and print the table."""
-    from hwnas.scripts.progress import networks_table
     from hwnas.search.report.page import write_report
     from hwnas.search.report.summary import report_data
     from hwnas.search.run_folder import Run
@@ -92,7 +102,7 @@ def report(run_folder: Path) -> None:
         raise click.ClickException(f"the run has not finished; continue it with '{run.resume_command}'")
     write_report(run.folder / "report.html", report_data(run, result))
     console = Console()
-    console.print(networks_table(result.networks))
+    _show(console, result)
     console.print(f"report: {run.folder / 'report.html'}", highlight=False)
 
 

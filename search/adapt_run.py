@@ -46,7 +46,7 @@ def results_of(run: Run) -> Results:
     trials = [t for t in run.ledger.finished if t.accuracy is not None and t.state != "failed"]
     results = Results(run.cost, len(run.space.decisions))
     if trials:
-        full = run.config.training.epochs
+        full = run.config.steps
         results.add(
             np.array([t.row for t in trials]),
             np.array([t.accuracy for t in trials], dtype=np.float64),

@@ -14,9 +14,11 @@ from hwnas.latency_tables.profiler import prepare, slowness
 from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
 from hwnas.search.finals import Final, load_network
+from hwnas.search.goal import Costs, Floats, Goal
 from hwnas.search.observer import Observer
 from hwnas.search.report.data import NetworkRow
-from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run_folder import Run
+from hwnas.search.run_result import Excess, RunResult
 
 FINAL_PROTOCOL = Protocol(rounds=32, burst_s=0.006, max_spread=0.08)
 ATTEMPTS = 10
@@ -38,8 +40,14 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
     if timings is not None:
         observer.note(f"this machine takes {drift:.2f} times as long now as when it was registered")
         costs["latency_ms"] = np.array([t.p50_ms for t in timings]) / drift
-    rewards = run.objective.reward(np.array([f.validation_accuracy for f in finals]), costs)
-    picked = {"chosen": int(np.argmax(rewards[:-1])), "reference": len(finals) - 1}
+    goal = run.objective.goals[0]
+    chosen = choose(goal, np.array([f.validation_accuracy for f in finals[:-1]]), costs)
+    exceeded = {
+        name: Excess(bound, float(costs[name][chosen]))
+        for name, bound in goal.demands.items()
+        if costs[name][chosen] > bound
+    }
+    picked = {"chosen": chosen, "reference": len(finals) - 1}
     networks, agreements = [], []
     for name, i in picked.items():
         file = run.folder / ("model.onnx" if name == "chosen" else "reference.onnx")
@@ -50,9 +58,26 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
         timing = timings[i] if timings else None
         networks.append(_network_row(run, name, finals[i], file, timing, drift, agreements[-1]))
     candidates = tuple(dict(finals[i].candidate) for i in picked.values())
-    result = RunResult(tuple(networks), candidates, agreements[0], {"search": _search_seconds(run)}, drift)
+    seconds = {"search": _search_seconds(run)}
+    result = RunResult(tuple(networks), candidates, agreements[0], seconds, drift, exceeded)
     result.save(run.folder / "result.json")
     return result
+
+
+def choose(goal: Goal, accuracy: Floats, costs: Costs) -> int:
+    """The number of the network that is worth most; where none meets what the goal demands, of what comes nearest.
+
+    Args:
+        goal: What is wanted.
+        accuracy: Shape (n,).
+        costs: Arrays of which the first n count.
+    """
+    n = len(accuracy)
+    costs = {name: values[:n] for name, values in costs.items()}
+    rewards = goal.reward(accuracy, costs)
+    if rewards.max() > 0:
+        return int(np.argmax(rewards))
+    return int(np.argmin(np.max([costs[name] / bound for name, bound in goal.demands.items()], axis=0)))
 
 
 def measure_finals(run: Run, finals: list[Final]) -> tuple[list[Timing], float] | None:

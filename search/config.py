@@ -26,9 +26,6 @@ from hwnas.spaces.errors import HwnasError, InvalidFileError, UnknownNameError
 from hwnas.spaces.files import read_yaml
 from hwnas.spaces.joint import Joint
 
-TAKEN = ("device", "finals", "tune", "supernet")
-"""Names in a run's folder that no further network may have."""
-
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -174,7 +171,11 @@ class FinalConfig(_Section):
 
 
 class SearchConfig(_Section):
-    """A whole search."""
+    """A whole search.
+
+    ``also`` are further networks from the same trials, by name. A run writes ``part_of`` itself, into the
+    configurations of those: where the run is that they are a part of.
+    """
 
     space: SpaceConfig = SpaceConfig()
     data: DataConfig
@@ -187,6 +188,7 @@ class SearchConfig(_Section):
     training: Recipe = Recipe()
     search: SearchBudget = SearchBudget()
     final: FinalConfig = FinalConfig()
+    part_of: str | None = None
 
     @model_validator(mode="after")
     def _weights_to_share(self) -> SearchConfig:
@@ -198,17 +200,20 @@ class SearchConfig(_Section):
     @classmethod
     def _names_of_folders(cls, also: dict[str, AlsoConfig]) -> dict[str, AlsoConfig]:
         for name in also:
-            if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or name in TAKEN:
-                raise ValueError(
-                    f"{name!r} cannot be the name of a network: give letters, digits, - and _, not one of "
-                    f"{', '.join(TAKEN)}"
-                )
+            if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+                raise ValueError(f"{name!r} cannot be the name of a network: give letters, digits, - and _")
         return also
 
     def part(self, name: str) -> SearchConfig:
         """The search for one network of ``also`` alone."""
         own = self.also[name]
-        return self.model_copy(update={"objective": own.objective, "device": own.device or self.device, "also": {}})
+        changes = {"objective": own.objective, "device": own.device or self.device, "also": {}, "part_of": "../.."}
+        return self.model_copy(update=changes)
+
+    @property
+    def steps(self) -> int:
+        """Of a full evaluation."""
+        return 1 if self.evaluator.name == "shared" else self.training.epochs
 
 
 def load_config(path: Path) -> SearchConfig:

@@ -8,6 +8,7 @@ own candidates stays a prediction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import extend
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import measured_rows
+from hwnas.search.objective import Objective
 from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run
 from hwnas.search.warm_start import promising
@@ -45,16 +47,18 @@ def can_focus(run: Run, device: Device) -> bool:
     return run.config.device.focus_networks > 0 and same_machine(device.profile.facts)
 
 
-def focus_before(run: Run, device: Device, observer: Observer) -> Device:
-    """The device with neighbours of the most `promising` candidates measured.
+def focus_before(runs: Sequence[Run], device: Device, observer: Observer) -> Device:
+    """The device with neighbours of the candidates measured that are most `promising` for all these runs.
 
     In two rounds: what looks promising after the first is somewhere else.
     """
+    run = runs[0]
     rng = np.random.default_rng([run.config.search.seed, 1])
     wanted = run.config.device.focus_networks
     for n in filter(None, (wanted - wanted // 2, wanted // 2)):
         observer.progress("looking for promising networks", 1.0)
-        objective = run.objective_with(CostModel(run.space, device))
+        cost = CostModel(run.space, device)
+        objective = Objective(cost, tuple(own.goal_with(cost) for own in runs))
         parents = promising(run.space, objective, rng, PARENTS)
         tried = np.concatenate([parents, measured_rows(run.space, device)])
         rows = neighbours(run.space, parents, tried, rng, n)

@@ -65,6 +65,11 @@ class Goal:
         return within
 
     @property
+    def demands(self) -> Mapping[str, float]:
+        """What a network must not exceed at all: the constraints, and a strict target."""
+        return self.bounds if self.exponents[1] == -np.inf else self.constraints
+
+    @property
     def bounds(self) -> dict[str, float]:
         """The constraints, and the target where it is smaller."""
         bounds = dict(self.constraints)

@@ -10,22 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hwnas.latency_tables.device import list_devices
+from hwnas.latency_tables.device import Device, list_devices
 from hwnas.latency_tables.profiler import Plan
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, covers, register
 from hwnas.search.conclusion import conclude
 from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controllers.controller import make_controller
-from hwnas.search.evaluation import ensure_supernet, evaluator_of
+from hwnas.search.evaluation import controller_options, ensure_supernet, evaluator_of
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.finals import Final, train_final
 from hwnas.search.focus import PARENTS, can_focus, focus_after, focus_before
 from hwnas.search.ledger import Trial
+from hwnas.search.objective import Objective
 from hwnas.search.observer import Observer
 from hwnas.search.reach import check_reachable
-from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run_folder import Run
 from hwnas.search.run_lock import held
+from hwnas.search.run_result import RunResult
 from hwnas.search.session import SearchSession
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import DivergedError, UnavailableError
@@ -65,13 +67,13 @@ def continue_run(run: Run, observer: Observer, address: str | None = None) -> Ru
     from hwnas.search.report.page import write_report
     from hwnas.search.report.summary import report_data
 
-    if run.result is None and run.whole != run.folder:
+    if run.outer is not None and run.result is None:
         raise UnavailableError(f"{run.folder} is a part of another run; continue that with '{run.resume_command}'")
     torch.set_num_threads(1)
     try:
-        with held(run.folder):
+        with held((run.outer or run).folder):
             result = run.result or finish_run(run, observer, address)
-            for each in (*run.parts.values(), run):
+            for each in reversed(run.all):
                 if each.result is not None:
                     write_report(each.folder / "report.html", report_data(each, each.result))
     except OSError as error:
@@ -82,56 +84,69 @@ def continue_run(run: Run, observer: Observer, address: str | None = None) -> Ru
 
 
 def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunResult:
-    """The device, the search, the final trainings and the export, each from where it was left.
+    """The devices, the search, the final trainings and the exports, each from where it was left.
 
-    Whatever further networks are wanted is chosen from the same trials, on devices of their own; the run has its result
-    when all of them have theirs.
+    Whatever further networks are wanted are chosen from the same trials; the run has its result when all of them have
+    theirs.
     """
     from hwnas.search.ray_cluster import cluster
 
     observer.stage("Device")
-    for part in run.parts.values():
-        if not (part.folder / "device").exists():
-            _ = part.registered  # a device that does not exist is an error before anything is measured
-    ensure_device(run, observer)
-    for part in run.parts.values():
-        part.begin()
-        ensure_device(part, observer)
+    ensure_devices(run, observer)
     budget = run.config.search
     with cluster(math.ceil(budget.workers * budget.resources["cpu"]), address):
         ensure_supernet(run, observer)
         observer.stage("Search")
         search(run, observer)
         observer.stage("Final training")
-        refine(run, observer)
         for part in run.parts.values():
             part.adopt_trials(run.ledger.finished)
-            refine(part, observer)
-        runs = [*run.parts.values(), run]
+        for group in run.by_device:
+            refine(group, observer)
+        runs = run.all[::-1]
         finals = train_finals(runs, observer)
     observer.stage("Export")
-    results = [each.result or conclude(each, own, observer) for each, own in zip(runs, finals, strict=True)]
-    return results[-1]
-
-
-def ensure_device(run: Run, observer: Observer) -> None:
-    """Puts the device into the run's folder, measuring this machine first where it was not measured for the space."""
-    if (run.folder / "device" / "profile.yaml").exists():
-        return
-    name = run.config.device.name
-    known = run.registered
-    if known is not None and name not in list_devices() and not covers(known, run.space):
-        raise UnavailableError(
-            f"the device in {name} was not measured for this space; give the name of a registered device, or "
-            "'this-machine'"
+    for each, own in zip(runs, finals, strict=True):
+        if each.result is None and own:
+            conclude(each, own, observer)
+    missing = [each for each in runs if each.result is None]
+    if missing:
+        folders = ", ".join(str(each.folder) for each in missing)
+        raise DivergedError(
+            "the final training of the reference or of every candidate diverged; lower training.learning_rate "
+            f"(config.yaml in {folders})"
         )
-    if known is None or not covers(known, run.space):
-        plan = Plan(seconds=run.config.device.register_seconds)
+    assert run.result is not None
+    return run.result
+
+
+def ensure_devices(run: Run, observer: Observer) -> None:
+    """Puts the devices into the folders, measuring this machine first where it was not measured for the space.
+
+    What is known without measuring is checked before anything is measured. The run's own device is put there last:
+    until then, the run may be replaced by a corrected one.
+    """
+    groups = [group for group in run.by_device if not group[0].has_device]
+    for group in groups:
+        known = _known_device(group[0])
+        if known is not None:
+            _check_goals(group, known)
+    for group in reversed(groups):
+        ensure_device(group, observer)
+
+
+def ensure_device(runs: Sequence[Run], observer: Observer) -> None:
+    """The device of some runs that share it; see `ensure_devices`."""
+    run = runs[0]
+    if run.has_device:
+        return
+    known = _known_device(run)
+    if known is None:
         known = register(
-            name,
+            run.config.device.name,
             run.space,
-            plan=plan,
-            known=known,
+            plan=Plan(seconds=run.config.device.register_seconds),
+            known=run.registered,
             steadiness=run.steadiness,
             progress=observer.progress,
             note=observer.note,
@@ -143,11 +158,31 @@ def ensure_device(run: Run, observer: Observer) -> None:
     observer.note(
         f"latency of whole networks held out: {held_out.error}" if held_out else "simulated: costs are computed"
     )
-    objective = run.objective_with(CostModel(run.space, known))
-    check_reachable(objective, run.space, np.random.default_rng(run.config.search.seed))
+    _check_goals(runs, known)
     if can_focus(run, known):
-        known = focus_before(run, known, observer)
-    known.save(run.folder / "device")
+        known = focus_before(runs, known, observer)
+    run.keep_device(known)
+
+
+def _known_device(run: Run) -> Device | None:
+    """As it was measured for the space, or None where it is still to be."""
+    name = run.config.device.name
+    known = run.registered
+    if known is None or covers(known, run.space):
+        return known
+    if name not in list_devices():
+        raise UnavailableError(
+            f"the device in {name} was not measured for this space; give the name of a registered device, or "
+            "'this-machine'"
+        )
+    return None
+
+
+def _check_goals(runs: Sequence[Run], device: Device) -> None:
+    """Raises an error where a run's goal is out of reach on the device."""
+    cost = CostModel(runs[0].space, device)
+    objective = Objective(cost, tuple(run.goal_with(cost) for run in runs))
+    check_reachable(objective, runs[0].space, np.random.default_rng(runs[0].config.search.seed))
 
 
 def search(run: Run, observer: Observer) -> None:
@@ -156,7 +191,7 @@ def search(run: Run, observer: Observer) -> None:
 
     budget = run.config.search
     controller = make_controller(
-        run.config.controller.name, run.space, run.wanted, budget.seed, **run.controller_options
+        run.config.controller.name, run.space, run.wanted, budget.seed, **controller_options(run)
     )
     evaluator = evaluator_of(run)
     state = run.folder / "controller.json"
@@ -185,44 +220,57 @@ def search(run: Run, observer: Observer) -> None:
         run.ledger.settle()
 
 
-def best_trials(run: Run, n: int) -> list[Trial]:
+def best_trials(run: Run, n: int, others_than: Candidate | None = None) -> list[Trial]:
     """The finished trials of highest reward among those that were trained to the end, or failing that to any point.
 
-    Rewards and constraints are judged by what the run's device predicts now; trials that were within a constraint when
-    they were proposed, and are not any more, come last.
+    Rewards and constraints are judged by what the run's device predicts now. Those that meet what the run asks for, if
+    there are any, are all that counts: with several networks wanted, not every trial is for this one.
     """
-    trials = [t for t in run.ledger.trials() if t.reward is not None]
-    complete = [t for t in trials if t.state == "complete"] or trials
-    if not complete:
+    trials = [t for t in run.ledger.finished if t.accuracy is not None]
+    if not trials:
         errors = {t.error for t in run.ledger.trials() if t.error}
         raise UnavailableError(
             f"no trial of this run succeeded; their errors: {'; '.join(sorted(errors)[:3]) or 'none'}"
         )
-    rows = np.array([t.row for t in complete])
-    rewards = run.objective.reward(np.array([t.accuracy for t in complete], dtype=np.float64), run.cost(rows))
-    order = np.lexsort((-rewards, ~run.objective.feasible(rows)))
-    return [complete[i] for i in order[:n]]
+    rows = np.array([t.row for t in trials])
+    rewards = run.objective.reward(np.array([t.accuracy for t in trials], dtype=np.float64), run.cost(rows))
+    meets = run.objective.factor(run.cost(rows)) > 0
+    kept = [i for i in range(len(trials)) if meets[i] or not meets.any()]
+    kept = [i for i in kept if trials[i].state == "complete"] or kept
+    kept.sort(key=lambda i: -rewards[i])
+    own = [trials[i] for i in kept]
+    if others_than is not None:
+        excluded = run.space.encode(others_than)
+        own = [t for t in own if (t.row != excluded).any()]
+    return own[:n]
 
 
-def refine(run: Run, observer: Observer) -> None:
-    """Measures neighbours of the best trials, so that the last choice rests on predictions that hold there."""
-    if (run.folder / "finals").exists():
+def refine(runs: Sequence[Run], observer: Observer) -> None:
+    """Measures neighbours of the best trials, so that the last choice rests on predictions that hold there.
+
+    The runs share a device.
+    """
+    first = runs[0]
+    if (first.folder / "finals").exists():
         return
-    if can_focus(run, run.device):
-        parents = np.array([t.row for t in best_trials(run, PARENTS)])
-        run.replace_device(focus_after(run, parents, observer))
-    (run.folder / "finals").mkdir()
+    if can_focus(first, first.device):
+        best = [t.row for run in runs for t in best_trials(run, max(1, PARENTS // len(runs)))]
+        first.keep_device(focus_after(first, np.unique(best, axis=0), observer))
+    for run in reversed(runs):
+        (run.folder / "finals").mkdir(exist_ok=True)
 
 
 def train_finals(runs: Sequence[Run], observer: Observer) -> list[list[Final]]:
     """Trains the best candidates of each run and the reference, side by side, on the final budget of the first.
 
-    A network that several runs want is trained once. The reference comes last in each run's list.
+    A network that several runs want is trained once. The reference comes last in each run's list, and alone counts as a
+    choice, too, where no other candidate was tried. Lists are empty where the reference or all others diverged.
     """
     first = runs[0]
-    reference, final = first.space.reference(), first.config.final
-    chosen = [[first.space.decode(t.row) for t in best_trials(run, final.candidates)] for run in runs]
-    wanted = [[*(c for c in own if c != reference), reference] for own in chosen]
+    reference, n = first.space.reference(), first.config.final.candidates
+    wanted = [
+        [*([run.space.decode(t.row) for t in best_trials(run, n, reference)] or [reference]), reference] for run in runs
+    ]
     # The reference is the slowest to train, so it goes first.
     candidates = list(dict.fromkeys([reference, *(c for own in wanted for c in own)]))
     accuracies = dict(zip(candidates, _train(runs, wanted, candidates, observer), strict=True))
@@ -230,11 +278,10 @@ def train_finals(runs: Sequence[Run], observer: Observer) -> list[list[Final]]:
         words = f"validation accuracy {accuracy:.2%}"
         observer.note(f"{c.digest}: {words if np.isfinite(accuracy) else 'its final training diverged; left out'}")
     trained = [[c for c in own if np.isfinite(accuracies[c])] for own in wanted]
-    if any(len(own) < 2 or own[-1] != reference for own in trained):
-        raise DivergedError(
-            "the final training of the reference or of every candidate diverged; lower training.learning_rate"
-        )
-    return [[Final(c, accuracies[c], run.weights_path(c)) for c in own] for run, own in zip(runs, trained, strict=True)]
+    return [
+        [Final(c, accuracies[c], run.weights_path(c)) for c in own] if len(own) > 1 and own[-1] == reference else []
+        for run, own in zip(runs, trained, strict=True)
+    ]
 
 
 def _train(
@@ -246,7 +293,7 @@ def _train(
     first = runs[0]
     final, search_budget = first.config.final, first.config.search
     recipe = first.config.training.model_copy(update={"epochs": final.epochs, "images": final.images})
-    evaluator = TrainingEvaluator(first.space.spec, first.dataset, recipe)
+    evaluator = TrainingEvaluator(first.space.spec, first.dataset, recipe, on_gpu="gpu" in search_budget.resources)
     observer.progress(f"training {len(candidates)} networks for {recipe.epochs} epochs", 0.0)
     paths = {c: [r.weights_path(c) for r, own in zip(runs, wanted, strict=True) if c in own] for c in candidates}
     known = [next((p.read_bytes() for p in paths[c] if p.exists()), None) for c in candidates]

@@ -172,6 +172,7 @@ class FurtherNetwork:
     target: str
     chosen: NetworkRow
     reference: NetworkRow
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,7 @@ class ReportData:
         target: The objective in words.
         traded: What the charts trade against accuracy.
         further: Other networks that came of the same trainings.
+        warnings: What the chosen network lacks, in words.
     """
 
     title: str
@@ -212,6 +214,7 @@ class ReportData:
     settings: dict[str, str]
     traded: Quantity = LATENCY
     further: list[FurtherNetwork] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def knows_energy(self) -> bool:

@@ -15,7 +15,8 @@ from hwnas.predictors.metrics import PredictionError
 from hwnas.predictors.registration import check
 from hwnas.search.ledger import Trial
 from hwnas.search.report.data import ENERGY, LATENCY, CheckPoint, FurtherNetwork, LayerRow, ReportData, TrialPoint
-from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run_folder import Run
+from hwnas.search.run_result import RunResult
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.operator import CLIPPING, Operator
 
@@ -30,7 +31,7 @@ def report_data(run: Run, result: RunResult) -> ReportData:
     return ReportData(
         title=f"{run.config.space.name} on {run.device.name}: {run.config.data.name}",
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        command=f"hwnas search {run.folder / 'config.yaml'}",
+        command=f"hwnas search {(run.outer or run).folder / 'config.yaml'}",
         device_facts={
             "name": run.device.name,
             **profile.facts,
@@ -78,11 +79,18 @@ def report_data(run: Run, result: RunResult) -> ReportData:
         traded=ENERGY if run.config.objective.metric == "energy_mj" else LATENCY,
         further=[
             FurtherNetwork(
-                name, f"{name}/report.html", part.device.name, part.objective.describe(), *part_result.networks[:2]
+                name=name,
+                href=f"also/{name}/report.html",
+                device=part.device.name,
+                target=part.objective.describe(),
+                chosen=own.networks[0],
+                reference=own.networks[1],
+                warnings=own.warnings,
             )
             for name, part in run.parts.items()
-            if (part_result := part.result) is not None
+            if (own := part.result) is not None
         ],
+        warnings=result.warnings,
     )
 
 
@@ -174,18 +182,20 @@ def _rank_share(o: Operator, by_name: Mapping[str, Operator]) -> float:
 
 
 def _trial_points(run: Run, drift: float) -> list[TrialPoint]:
-    """All finished trials, their costs as the run's device predicts them at its end, at the speed it then had."""
+    """All finished trials, costs and rewards as the run's device predicts them at its end, at the speed it then had."""
     trials = run.ledger.finished
     if not trials:
         return []
     costs = run.cost(np.array([t.row for t in trials]))
-    costs["latency_ms"] *= drift
+    rewards = run.objective.reward(np.array([t.accuracy for t in trials], dtype=np.float64), costs)
+    costs["latency_ms"] = costs["latency_ms"] * drift
     return [
-        _trial_point(run, t, {name: float(values[i]) for name, values in costs.items()}) for i, t in enumerate(trials)
+        _trial_point(run, t, float(rewards[i]), {name: float(values[i]) for name, values in costs.items()})
+        for i, t in enumerate(trials)
     ]
 
 
-def _trial_point(run: Run, trial: Trial, costs: Mapping[str, float]) -> TrialPoint:
+def _trial_point(run: Run, trial: Trial, reward: float, costs: Mapping[str, float]) -> TrialPoint:
     candidate = run.space.decode(trial.row)
     kinds: dict[str, list[str]] = {}
     for kind in ("depth", "width", "weight_bits"):
@@ -202,7 +212,7 @@ def _trial_point(run: Run, trial: Trial, costs: Mapping[str, float]) -> TrialPoi
         weight_bytes=int(costs["weight_bytes"]),
         macs=int(costs["macs"]),
         params=int(costs["params"]),
-        reward=trial.reward,
+        reward=None if trial.accuracy is None else reward,
         epochs=trial.steps,
         finished_s=trial.finished_s,
         changes=text + (f"; {trial.error}" if trial.error else ""),

@@ -27,7 +27,8 @@ from hwnas.search.observer import Observer
 from hwnas.search.report.page import write_report
 from hwnas.search.report.summary import report_data
 from hwnas.search.run import run_search
-from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run_folder import Run
+from hwnas.search.run_result import RunResult
 from hwnas.spaces import Candidate, Space, load_space
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.operator import Operator

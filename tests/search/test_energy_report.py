@@ -17,7 +17,8 @@ from hwnas.search.report.headline import compare, outcome, tiles
 from hwnas.search.report.layer_charts import layer_costs
 from hwnas.search.report.page import CHARTS, ENERGY_CHART, render, write_report
 from hwnas.search.report.summary import layer_rows, report_data
-from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run_folder import Run
+from hwnas.search.run_result import RunResult
 from hwnas.spaces import Candidate
 
 from .browser import missing_charts, open_page

@@ -17,7 +17,7 @@ from hwnas.search.config import SearchConfig
 from hwnas.search.observer import Observer
 from hwnas.search.run import best_trials, continue_run
 from hwnas.search.run_folder import Run
-from hwnas.spaces.errors import HwnasError, UnavailableError, UnknownNameError
+from hwnas.spaces.errors import HwnasError, InvalidFileError, UnavailableError, UnknownNameError
 
 from .fixtures import digits_space, registered, small_search
 
@@ -50,7 +50,7 @@ def test_every_network_has_a_runs_folder_with_the_same_trials_at_its_own_costs(w
     trials = run.ledger.trials()
     assert len(trials) == 4
     for name, device in (("tiny", run.device), ("frugal", load_device(OTHER))):
-        part = Run.open(whole / name)
+        part = Run.open(whole / "also" / name)
         assert part.device.profile == device.profile
         own = part.ledger.trials()
         assert [(t.digest, t.accuracy, t.curve, t.state) for t in own] == [
@@ -59,7 +59,8 @@ def test_every_network_has_a_runs_folder_with_the_same_trials_at_its_own_costs(w
         costs = CostModel(digits_space(), device)(np.array([t.row for t in own]))
         metric = part.config.objective.metric
         assert [t.costs[metric] for t in own] == pytest.approx(costs[metric].tolist())
-        assert [t.costs[f"{name}:{metric}"] for t in trials] == pytest.approx(costs[metric].tolist())
+        place = "" if name == "tiny" else f"{OTHER}:"
+        assert [t.costs[f"{place}{metric}"] for t in trials] == pytest.approx(costs[metric].tolist())
         expected = part.objective.reward(np.array([t.accuracy for t in own]), costs)
         assert [t.reward for t in own] == pytest.approx(expected.tolist())
 
@@ -99,9 +100,9 @@ def test_a_network_that_several_want_is_trained_once(whole: Path) -> None:
 def test_the_report_leads_to_those_of_the_others(whole: Path) -> None:
     page = (whole / "report.html").read_text()
     for name in ALSO:
-        assert f'<a href="{name}/report.html">{name}</a>' in page
-        assert (whole / name / "report.html").exists()
-    assert "Other networks of this search" not in (whole / "tiny" / "report.html").read_text()
+        assert f'<a href="also/{name}/report.html">{name}</a>' in page
+        assert (whole / "also" / name / "report.html").exists()
+    assert "Other networks of this search" not in (whole / "also" / "tiny" / "report.html").read_text()
 
 
 def test_a_run_that_lost_a_part_makes_it_again_alike_and_nothing_else(whole: Path, tmp_path: Path) -> None:
@@ -110,15 +111,70 @@ def test_a_run_that_lost_a_part_makes_it_again_alike_and_nothing_else(whole: Pat
     before = contents(folder)
     (folder / "result.json").unlink()
     for lost in ("result.json", "model.onnx", "optuna.db"):
-        (folder / "frugal" / lost).unlink()
+        (folder / "also" / "frugal" / lost).unlink()
     with pytest.raises(UnavailableError, match=r"frugal is a part of another run; continue that with 'hwnas search"):
-        continue_run(Run.open(folder / "frugal"), Observer())
+        continue_run(Run.open(folder / "also" / "frugal"), Observer())
     continue_run(Run.open(folder), Observer())
     after = contents(folder)
     assert after.keys() == before.keys()
     changed = {name for name in before if after[name] != before[name]}
-    assert changed <= {"frugal/optuna.db", "frugal/model.onnx", "frugal/reference.onnx"}  # hold times and paths
-    assert json.loads(after["frugal/result.json"]) == json.loads(before["frugal/result.json"])
+    assert changed <= {
+        "also/frugal/optuna.db",
+        "also/frugal/model.onnx",
+        "also/frugal/reference.onnx",
+    }  # hold times and paths
+    assert json.loads(after["also/frugal/result.json"]) == json.loads(before["also/frugal/result.json"])
+
+
+@pytest.mark.parametrize("trials", [0, 2])
+def test_a_part_that_was_looked_at_before_its_trials_were_there_still_gets_them(
+    trials: int, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    run = Run.open(folder)
+    part = run.parts["frugal"]
+    expected = [(t.digest, t.reward) for t in part.ledger.trials()]
+    del part.__dict__["ledger"]
+    (part.folder / "optuna.db").unlink()
+    for trial in run.ledger.trials()[:trials]:
+        part.ledger.begin(trial.row, trial.costs)
+    part.adopt_trials(run.ledger.finished)
+    assert [(t.digest, t.reward) for t in part.ledger.trials()] == expected
+    assert [(t.digest, t.reward) for t in Run.open(part.folder).ledger.trials()] == expected
+
+
+def test_where_a_part_is_its_run_is_known(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = whole / "also" / "tiny"
+    monkeypatch.chdir(folder)
+    (tmp_path / "link").symlink_to(folder)
+    for path in (folder, Path(), tmp_path / "link"):
+        part = Run.open(path)
+        assert part.outer is not None
+        assert part.outer.folder.resolve() == whole.resolve()
+    (tmp_path / "config.yaml").write_text("model: resnet")  # somebody else's
+    assert Run.create(tmp_path / "run", small_search()).outer is None
+    assert Run.open(tmp_path / "run").outer is None
+
+
+def test_the_configuration_of_a_part_is_no_search(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError, match="the configuration of a part of a run"):
+        run_search(whole / "also" / "tiny" / "config.yaml", tmp_path / "run")
+
+
+def test_what_is_wrong_with_a_part_is_found_first_and_may_be_corrected(tmp_path: Path) -> None:
+    """Nothing is measured, and the folder is as good as new."""
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"metric": "energy_mj", "target_ratio": 0.5}, "nothing is known of energy"),
+        ({"metric": "weight_bytes", "target": 1}, "cannot be reached"),
+    ]
+    with registered(tmp_path / "devices"):
+        for objective, words in wrong:
+            with pytest.raises(HwnasError, match=words):
+                run_search(small_search(also={"phone": {"objective": objective}}), tmp_path / "run")
+            assert not list((tmp_path / "run").rglob("profile.yaml"))
+        assert Run.create(tmp_path / "run", search_for_three()).parts.keys() == ALSO.keys()
+        assert not (tmp_path / "run" / "also" / "phone").exists()
 
 
 def test_devices_that_do_not_exist_are_an_error_before_anything_is_measured(tmp_path: Path) -> None:
@@ -128,7 +184,7 @@ def test_devices_that_do_not_exist_are_an_error_before_anything_is_measured(tmp_
     assert not (tmp_path / "run" / "device").exists()
 
 
-@pytest.mark.parametrize("name", ["device", "a/b", "..", "", "finals", "-x"])
+@pytest.mark.parametrize("name", ["a/b", "..", "", "-x", "two words"])
 def test_what_cannot_be_a_folder_is_no_name(name: str) -> None:
     with pytest.raises(HwnasError, match="cannot be the name of a network"):
         small_search(also={name: {"objective": {"target_ratio": 0.5}}})

@@ -29,7 +29,8 @@ from hwnas.search.ledger import State
 from hwnas.search.observer import Observer
 from hwnas.search.report.data import NetworkRow
 from hwnas.search.run import best_trials, continue_run, refine
-from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run_folder import Run
+from hwnas.search.run_result import RunResult
 from hwnas.search.warm_start import promising
 from hwnas.spaces import Candidate
 from hwnas.spaces.errors import InvalidFileError, NoisyMeasurementError, UnavailableError
@@ -212,7 +213,7 @@ class TestFinishedRun:
 
         monkeypatch.setattr(focus_module, "promising", recorded)
         run = focusing(on_this_machine(finished, tmp_path / "run"), 13, monkeypatch)
-        added = focus_before(run, run.device, Observer()).table.networks[len(run.device.table.networks) :]
+        added = focus_before([run], run.device, Observer()).table.networks[len(run.device.table.networks) :]
         assert len({n.digest for n in added}) == 13
         assert len(starts) == 2
         assert {n.role for n in added} == {"fit"}
@@ -224,7 +225,7 @@ class TestFinishedRun:
         monkeypatch.setattr(focus_module, "extend", partial(extend, plan=Plan(protocol=PATIENT)))
         run = focusing(on_this_machine(finished, tmp_path / "run"), 1, monkeypatch)
         before = len(run.device.table.networks)
-        assert len(focus_before(run, run.device, Observer()).table.networks) == before + 1
+        assert len(focus_before([run], run.device, Observer()).table.networks) == before + 1
 
     def test_a_machine_too_busy_for_more_is_asked_once_and_the_search_goes_on(
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -241,7 +242,7 @@ class TestFinishedRun:
 
         monkeypatch.setattr(focus_module, "extend", refused)
         run = focusing(on_this_machine(finished, tmp_path / "run"), 12, monkeypatch)
-        assert focus_before(run, run.device, Listener()) is run.device
+        assert focus_before([run], run.device, Listener()) is run.device
         assert len(calls) == 1
         assert notes == ["no measurements beside promising ones: network a does not repeat"]
 
@@ -253,8 +254,8 @@ class TestFinishedRun:
         shutil.rmtree(run.folder / "finals")
         run = focusing(run, 12, monkeypatch)
         before = len(run.device.table.networks)
-        refine(run, Observer())
-        refine(Run.open(run.folder), Observer())  # as a resumed run does
+        refine([run], Observer())
+        refine([Run.open(run.folder)], Observer())  # as a resumed run does
         networks = Run.open(run.folder).device.table.networks
         assert len(networks) == len(run.device.table.networks) == before + 12
         assert {n.role for n in networks[before:]} == {"fit"}
@@ -291,6 +292,25 @@ def test_the_best_trials_are_those_trained_to_the_end(tmp_path: Path) -> None:
     run = run_with(tmp_path / "run", ["pruned", "complete", "failed", "complete", "running", "complete"])
     assert [t.number for t in best_trials(run, 2)] == [1, 3]
     assert [t.number for t in best_trials(run, 10)] == [1, 3, 5]
+
+
+def test_those_that_break_the_constraint_do_not_count_where_others_do_not(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", ["complete", "pruned", "complete"])
+    bytes_of = [float(run.cost(t.row[None])["weight_bytes"][0]) for t in run.ledger.trials()]
+    bound = {"constraints": {"weight_bytes": min(bytes_of)}}
+    bounded = dataclasses.replace(run, config=small_search(objective=bound))
+    lightest = [i for i, n in enumerate(bytes_of) if n == min(bytes_of)]
+    assert 0 < len(lightest) < 3
+    assert [t.number for t in best_trials(bounded, 3)] == [i for i in lightest if i != 1] or lightest
+    bound["constraints"]["weight_bytes"] /= 2
+    bounded = dataclasses.replace(run, config=small_search(objective=bound))
+    assert [t.number for t in best_trials(bounded, 3)] == [0, 2]  # none does
+
+
+def test_the_reference_may_be_left_out(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", ["complete", "complete"])
+    first = run.space.decode(run.ledger[0].row)
+    assert [t.number for t in best_trials(run, 1, first)] == [1]
 
 
 def test_failing_that_the_best_are_those_stopped_early(tmp_path: Path) -> None:

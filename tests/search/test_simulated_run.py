@@ -12,8 +12,9 @@ from hwnas.latency_tables import load_device
 from hwnas.search.focus import can_focus
 from hwnas.search.observer import Observer
 from hwnas.search.report.summary import layer_rows, report_data
-from hwnas.search.run import ensure_device
-from hwnas.search.run_folder import Run, RunResult
+from hwnas.search.run import ensure_devices
+from hwnas.search.run_folder import Run
+from hwnas.search.run_result import RunResult
 from hwnas.spaces.candidate import Candidate
 
 from .fixtures import conclude_again, small_search
@@ -33,7 +34,7 @@ class Listener(Observer):
 def test_the_device_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWNAS_DEVICES", str(tmp_path / "no devices"))
     run, listener = Run.create(tmp_path / "run", small_search(device={"name": NAME}, objective=OBJECTIVE)), Listener()
-    ensure_device(run, listener)
+    ensure_devices(run, listener)
     assert listener.notes == [
         f"{NAME}: 16 × 32 fusion units at 500 MHz, 192 bits of DRAM traffic a cycle, simulated",
         "simulated: costs are computed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.search.controllers.ddpg.actor_critic import Batch
-from hwnas.search.controllers.ddpg.budget import walled
+from hwnas.search.controllers.ddpg.budget import budget, strain, walled
 from hwnas.search.controllers.ddpg.goal_states import GoalStates
 from hwnas.search.controllers.ddpg.layer_states import Episodes
 from hwnas.search.controllers.grown import Grown
@@ -57,7 +57,7 @@ class Replay:
         self._episode.add(len(self) + episode)
         goals = self._objective.goals
         rewards = np.stack([accuracy if walled(goal) else goal.reward(accuracy, costs) for goal in goals], axis=1)
-        within = np.stack([g.meets(costs) & ((costs[g.metric] <= g.target) | (not walled(g))) for g in goals], axis=1)
+        within = np.stack([strain(costs, [budget(goal)] * len(accuracy)) <= 1 for goal in goals], axis=1)
         within |= ~within.any(axis=1, keepdims=True)
         self._rewards.add(rewards)
         self._within.add(within)
