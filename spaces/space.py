@@ -133,6 +133,7 @@ class Space:
         # What matters under conditions is known once the decisions that always matter are in canonical form.
         self._first_aliases, self._aliases = combinations[:leading], combinations[leading:]
         self._series = tuple((self._columns_of(s), s.skipped) for s in series)
+        self._allowed: dict[When, tuple[int, NDArray[np.bool_]]] = {}
         self.image_size = fill(image_size or Constant(input_shape[1:]), self.fixed)
 
     def __repr__(self) -> str:
@@ -204,8 +205,11 @@ class Space:
         """Whether all conditions hold, for each row. Shape (n,)."""
         result = np.ones(len(rows), dtype=bool)
         for condition in when:
-            column = self.column(condition.decision)
-            allowed = np.array([o in condition.values for o in self.decisions[column].options])
+            if condition not in self._allowed:
+                column = self.column(condition.decision)
+                offered = self.decisions[column].options
+                self._allowed[condition] = column, np.array([o in condition.values for o in offered])
+            column, allowed = self._allowed[condition]
             result &= allowed[rows[:, column]]
         return result
 
@@ -216,8 +220,8 @@ class Space:
     def active(self, rows: Rows) -> NDArray[np.bool_]:
         """Which decisions matter for each row. Shape (n, decisions)."""
         result = np.ones(rows.shape, dtype=bool)
-        for activity in self._activities:
-            result[:, self._column[activity.decision]] &= self.holds(activity.when, rows)
+        for when, columns in self._switches:
+            result[:, columns] &= self.holds(when, rows)[:, None]
         return result
 
     def decode(self, row: NDArray[np.integer[Any]]) -> Candidate:
@@ -295,10 +299,24 @@ class Space:
         if missing := [d.name for d in self.decisions if d.name not in candidate]:
             raise InvalidCandidateError(f"the candidate does not decide {missing[0]!r} ({len(missing)} missing in all)")
 
+    @cached_property
+    def _switches(self) -> list[tuple[tuple[When, ...], NDArray[np.int64]]]:
+        """The activities in their order, as one those in a row that are under the same conditions of other decisions."""
+        result: list[tuple[tuple[When, ...], list[int]]] = []
+        changed: set[str] = set()
+        for activity in self._activities:
+            if not result or result[-1][0] != activity.when or any(w.decision in changed for w in activity.when):
+                result.append((activity.when, []))
+                changed.clear()
+            result[-1][1].append(self._column[activity.decision])
+            changed.add(activity.decision)
+        return [(when, np.array(columns)) for when, columns in result]
+
     def _reset_inactive(self, rows: Rows) -> None:
         # In the order of the activities: a decision switched off may switch off others further down.
-        for activity in self._activities:
-            rows[~self.holds(activity.when, rows), self._column[activity.decision]] = 0
+        for when, columns in self._switches:
+            if len(off := np.flatnonzero(~self.holds(when, rows))):
+                rows[off[:, None], columns] = 0
 
     @staticmethod
     def _rewrite(rows: Rows, aliases: Sequence[_Combinations]) -> None:
