@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def sample_networks(space: Space, rng: np.random.Generator, n: int, speeds: Sequ
     return rows[np.sort(first)][:n]
 
 
+@lru_cache(maxsize=16)
 def anchors(space: Space) -> Rows:
     """Networks that show the machine's speed: the reference in float32 first, then in other precisions.
 
