@@ -1,4 +1,4 @@
-"""One thread for torch: the suite is small, and machines that measure latency share their cores with it."""
+"""One thread for torch and for linear algebra: matrices are small, and what measures latency shares the cores."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import threadpoolctl
 import torch
 
 from tests.search.fixtures import finished_run, registered
 
 torch.set_num_threads(1)
+threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
