@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int16]
 """Candidates as option indexes, shape (n, decisions)."""
+MOST_REMEMBERED = 10_000
+"""Choices of slots whose operators a space remembers."""
 _Combinations = tuple[list[int], list[int], NDArray[np.int16]]
 
 
@@ -134,6 +136,7 @@ class Space:
         self._first_aliases, self._aliases = combinations[:leading], combinations[leading:]
         self._series = tuple((self._columns_of(s), s.skipped) for s in series)
         self._allowed: dict[When, tuple[int, NDArray[np.bool_]]] = {}
+        self._lowered: dict[tuple[int, ...], tuple[Operator, ...]] = {}
         self.image_size = fill(image_size or Constant(input_shape[1:]), self.fixed)
 
     def __repr__(self) -> str:
@@ -258,10 +261,14 @@ class Space:
     def operators(self, rows: Rows) -> list[list[Operator]]:
         """The operators of rows (n, decisions) in canonical form, as slots give them: not wired yet."""
         result: list[list[Operator]] = [[] for _ in rows]
-        for slot in self.slots:
-            columns = {name: self.column(name) for name in slot.reads}
-            for i in np.flatnonzero(self.holds(slot.when, rows)):
-                result[i] += slot.operators({n: self.decisions[c].options[rows[i, c]] for n, c in columns.items()})
+        there: dict[tuple[When, ...], list[int]] = {}
+        given = rows.tolist()
+        for number, slot in enumerate(self.slots):
+            if slot.when not in there:
+                there[slot.when] = np.flatnonzero(self.holds(slot.when, rows)).tolist()
+            columns = [self.column(name) for name in slot.reads]
+            for i in there[slot.when]:
+                result[i] += self._operators(number, columns, [given[i][c] for c in columns])
         return result
 
     def build(self, candidate: Mapping[str, Option]) -> Network:
@@ -290,6 +297,16 @@ class Space:
 
     # ---- internals ------------------------------------------------------------------------------------------------
 
+    def _operators(self, number: int, columns: Sequence[int], chosen: Sequence[int]) -> tuple[Operator, ...]:
+        """Of one slot, under a choice of the decisions that it reads; remembered, as networks share most of theirs."""
+        key = (number, *chosen)
+        if key not in self._lowered:
+            if len(self._lowered) >= MOST_REMEMBERED:
+                self._lowered.clear()
+            decisions = zip((self.decisions[c] for c in columns), chosen, strict=True)
+            self._lowered[key] = self.slots[number].operators({d.name: d.options[i] for d, i in decisions})
+        return self._lowered[key]
+
     def _check_names(self, candidate: Mapping[str, Option]) -> None:
         for name, value in candidate.items():
             if name not in self.fixed:
@@ -301,7 +318,7 @@ class Space:
 
     @cached_property
     def _switches(self) -> list[tuple[tuple[When, ...], NDArray[np.int64]]]:
-        """The activities in their order, as one those in a row that are under the same conditions of other decisions."""
+        """The activities in their order; those in a row that are under the same conditions of others as one."""
         result: list[tuple[tuple[When, ...], list[int]]] = []
         changed: set[str] = set()
         for activity in self._activities:
