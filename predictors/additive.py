@@ -10,7 +10,7 @@ networks. Operators that were timed inside networks add a row each, with far les
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.operator import Operator
 
 Floats = NDArray[np.float64]
-Terms = Callable[[Operator], Iterator[tuple[Term, float]]]
+Terms = Callable[[Operator], Iterable[tuple[Term, float]]]
 
 Observed = Sequence[tuple[Operator, float, int]]
 """Operators with their cost inside networks, and in how many it was found."""
@@ -85,8 +85,9 @@ class AdditiveModel:
                 "needed; run 'hwnas device register' for this space again"
             )
         t = np.asarray(measured, dtype=np.float64)
-        names = sorted({term for operators in networks for o in operators for term, _ in terms(o)})
-        design = np.column_stack([_design(networks, names, terms), np.ones(len(t))]) / t[:, None]
+        terms_of = _remembered(terms)
+        names = sorted({term for operators in networks for o in operators for term, _ in terms_of(o)})
+        design = np.column_stack([_design(networks, names, terms_of), np.ones(len(t))]) / t[:, None]
         extra = _rows_of(observed, names, terms, typical_operator(networks, measured))
         theta = _solve(design, extra)
         residuals = design @ theta - 1
@@ -102,7 +103,7 @@ class AdditiveModel:
             relative_std=float(np.sqrt((held_out**2).mean())),
             covariance=np.asarray(noise * np.linalg.inv(precision), dtype=np.float64),
             in_use=tuple(names[i] for i in used),
-            known=frozenset(next(terms(o))[0] for operators in networks for o in operators),
+            known=frozenset(terms_of(o)[0][0] for operators in networks for o in operators),
         )
 
     def of_operators(self, operators: Sequence[Operator]) -> Floats:
@@ -132,6 +133,18 @@ class AdditiveModel:
     def of_networks(self, networks: Sequence[Sequence[Operator]]) -> Floats:
         """Cost of whole networks, shape (n,)."""
         return np.array([self.of_operators(operators).sum() + self.per_network for operators in networks])
+
+
+def _remembered(terms: Terms) -> Callable[[Operator], tuple[tuple[Term, float], ...]]:
+    """The terms of each operator object once: networks share theirs. For as long as the objects are kept."""
+    known: dict[int, tuple[tuple[Term, float], ...]] = {}
+
+    def of(operator: Operator) -> tuple[tuple[Term, float], ...]:
+        if (own := known.get(id(operator))) is None:
+            own = known[id(operator)] = tuple(terms(operator))
+        return own
+
+    return of
 
 
 def _design(networks: Sequence[Sequence[Operator]], names: Sequence[Term], terms: Terms) -> Floats:
