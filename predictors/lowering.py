@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -71,9 +71,24 @@ class SpaceLowering:
         return np.column_stack([rows, *(f.of_rows(rows) for f in self.folds)]).astype(rows.dtype, copy=False)
 
 
-@lru_cache(maxsize=2)
+@dataclass(frozen=True, slots=True)
+class _Likeness:
+    """A space, equal to those that lower alike, such as when a run is opened again."""
+
+    key: Hashable
+    space: Space = field(compare=False)
+
+
 def lower_space(space: Space) -> SpaceLowering:
-    """Lowers every combination of every slot. Twin slots (see `Slot.twin`) are lowered once."""
+    """Lowers every combination of every slot. Twin slots (see `Slot.twin`) are lowered once, as are equal spaces."""
+    decisions = tuple((d, tuple(map(type, d.options))) for d in space.decisions)
+    slots = tuple((slot.group, slot.values, slot.twin) for slot in space.slots)
+    return _lower_space(_Likeness((decisions, slots), space))
+
+
+@lru_cache(maxsize=2)
+def _lower_space(likeness: _Likeness) -> SpaceLowering:
+    space = likeness.space
     index: dict[Operator, int] = {}
     lowered: dict[Hashable, SlotLowering] = {}
     folds: dict[Value, Fold | None] = {}
