@@ -55,6 +55,7 @@ def networks_to_learn_from(space: Space, n: int, seed: int = 0) -> Rows:
     return np.concatenate([uniform, sample_networks(space, np.random.default_rng(seed), n, [1.0] * len(pairs))])
 
 
+@cache
 def synthetic_device(space: Space, n: int = 200) -> Device:
     """A device that measured the space without noise: ``n`` networks to learn from, 20 to check."""
     rows: dict[Role, Rows] = {

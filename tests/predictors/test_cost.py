@@ -39,7 +39,7 @@ def drawn(space: Space, n: int, seed: int = 3) -> Rows:
 @pytest.mark.parametrize("which", ["full", "plain"])
 def test_slot_tables_add_up_to_the_operators(which: str, request: pytest.FixtureRequest) -> None:
     cost: CostModel = request.getfixturevalue(which)
-    rows = drawn(cost.space, 300)
+    rows = drawn(cost.space, 120)
     costs = cost(rows)
     workloads = [cost.space.workload_of_row(row) for row in rows]
     assert np.array_equal(costs["macs"], [w.macs for w in workloads])
@@ -50,7 +50,7 @@ def test_slot_tables_add_up_to_the_operators(which: str, request: pytest.Fixture
     expected = [model.of_operators(w.operators).sum() + model.per_network for w in workloads]
     assert costs["latency_ms"] == pytest.approx(np.array(expected), rel=1e-9)
     assert costs["latency_ms_std"] == pytest.approx(np.array(expected) * model.relative_std, rel=1e-9)
-    assert all(values.shape == (300,) for values in costs.values())
+    assert all(values.shape == (120,) for values in costs.values())
 
 
 @pytest.mark.parametrize("which", ["full", "plain"])

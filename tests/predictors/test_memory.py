@@ -103,11 +103,11 @@ def test_a_network_counted_by_hand() -> None:
 def told(space: Space, device: Device, n: int) -> Device:
     """The device with the planted memory of its first ``n`` networks to learn from, and of all held-out ones."""
     networks, left = [], n
-    for network in device.table.networks:
+    planted = PLANTED.of_networks(operators_with_held(device.table.networks))
+    for network, bytes_ in zip(device.table.networks, planted, strict=True):
         known = network.role == "check" or left > 0
         left -= network.role == "fit"
-        bytes_ = round(float(PLANTED.of_networks(operators_with_held([network]))[0]))
-        networks.append(replace(network, peak_memory_bytes=bytes_ if known else None))
+        networks.append(replace(network, peak_memory_bytes=round(float(bytes_)) if known else None))
     return replace(device, table=replace(device.table, networks=tuple(networks)))
 
 
@@ -136,7 +136,7 @@ def test_tables_hold_what_networks_allocate(joint: tuple[str, ...]) -> None:
     space = digits_space(joint)
     cost = CostModel(space, told(space, synthetic_device(space), 60))
     rng = np.random.default_rng(3)
-    rows = np.concatenate([space.sample(rng, 150), sample_coherent(space, rng, 150)])
+    rows = np.concatenate([space.sample(rng, 60), sample_coherent(space, rng, 60)])
     costs = cost(rows)
     assert cost.memory is not None
     workloads = [space.workload_of_row(row) for row in rows]
