@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from hwnas.latency_tables.journal import Journal
 from hwnas.latency_tables.profiler import Plan, profile_space
 from hwnas.latency_tables.records import Records
 from hwnas.latency_tables.runtimes import OperatorTime
-from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
+from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
 from hwnas.latency_tables.table import LatencyTable, Role
 from hwnas.latency_tables.timing import Timing
 from hwnas.spaces import Space
@@ -24,11 +26,36 @@ SLOW = [1.0, 1.0, 1.9, 1.0, 1.4, 1.0]
 """How slow the machine is in each chunk; 5 networks to learn from are in the slow ones."""
 
 
+class Unbuilt:
+    """An executable of a network that is never built: its timings are planted."""
+
+    def __init__(self, times: Mapping[str, OperatorTime]) -> None:
+        self.times = times
+
+    def run(self) -> None:
+        """Nothing is to be run."""
+
+    def operator_times(self, _: int) -> Mapping[str, OperatorTime]:
+        return self.times
+
+    def peak_memory_bytes(self) -> None:
+        """This runtime does not say."""
+
+
+STEM_AND_HEAD = {name: OperatorTime(1.0, 1, ("Conv",)) for name in ("stem", "head")}
+
+
 class Planted:
     """Profiles where networks take 7, 8, 9 … ms times how slow the machine is in their chunk."""
 
     def __init__(
-        self, space: Space, patch: pytest.MonkeyPatch, slowness: list[float], least: int, profiled: int = 0
+        self,
+        space: Space,
+        patch: pytest.MonkeyPatch,
+        slowness: list[float],
+        least: int,
+        profiled: int = 0,
+        times: Mapping[str, OperatorTime] = STEM_AND_HEAD,
     ) -> None:
         slow = iter(slowness)
         self.counts: list[int] = []
@@ -42,6 +69,7 @@ class Planted:
             return [Timing(factor * (i + 1), factor * (i + 1), 0.0, 1) for i in range(len(items))]
 
         patch.setattr(chunks_module, "measure", planted)
+        patch.setattr(profiler_module, "prepare", lambda *_: Unbuilt(times))
         patch.setattr(profiler_module, "CHUNK", 3)
         plan = Plan(
             seconds=60,
@@ -118,8 +146,7 @@ def test_the_first_networks_are_never_left_out_and_their_operators_are_brought_t
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = OperatorTime(1.9, 1, ("Conv",))
-    monkeypatch.setattr(OnnxExecutable, "operator_times", lambda *_: {"head": head})
-    planted = Planted(space, monkeypatch, [1.9, 1.0, 1.0, 1.0, 1.0], 11)
+    planted = Planted(space, monkeypatch, [1.9, 1.0, 1.0, 1.0, 1.0], 11, times={"head": head})
     assert planted.learnt() == pytest.approx([*range(7, 19), 7, 8, 9, 7, 8, 9, 7, 8, 9, 7, 8])
     heads = sorted(r.latency_ms_p50 for r in planted.found.table.operators if r.latency_ms_p50)
     assert heads == pytest.approx(list(range(7, 19))), "all of each network's latency"
@@ -128,11 +155,6 @@ def test_the_first_networks_are_never_left_out_and_their_operators_are_brought_t
 def test_nothing_is_learnt_from_the_operators_of_held_out_networks(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        OnnxExecutable,
-        "operator_times",
-        lambda *_: {name: OperatorTime(1.0, 1, ("Conv",)) for name in ("stem", "head")},
-    )
     table = Planted(space, monkeypatch, [1.0] * 5, 23, profiled=99).found.table
     timed, learnt, held_out = (
         {r.operator for r in table.operators if r.latency_ms_p50 is not None},
@@ -178,6 +200,7 @@ def test_a_held_out_network_that_never_repeats_is_done_without(space: Space, mon
         return [Timing(1.0 + i, 1.0 + i, 0.0, 1) for i in range(len(items))]
 
     monkeypatch.setattr(chunks_module, "measure", planted)
+    monkeypatch.setattr(profiler_module, "prepare", lambda *_: Unbuilt(STEM_AND_HEAD))
     monkeypatch.setattr(profiler_module, "CHUNK", 3)
     plan = Plan(seconds=60, checks=4, min_networks=23, max_networks=23, profiled_networks=0, protocol=LENIENT)
     found = profile_space(space, OnnxRuntime(), np.random.default_rng(0), plan, steadiness=always_steady())
