@@ -19,6 +19,8 @@ from hwnas.spaces.slot import When
 from hwnas.spaces.space import Activity, Rows
 
 SPACE = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=("rank",))
+PLAIN = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=())
+"""What the contract searches: with it candidates of a search's start are found in half the time."""
 TINY_NETWORKS = 2 + 2 * 2 * 2
 """Networks of `tiny_space`: ``c`` does not matter for the first option of ``a``."""
 
@@ -105,7 +107,7 @@ class ControllerContract:
 
     name: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
-    space: ClassVar[Space] = SPACE
+    space: ClassVar[Space] = PLAIN
 
     def make(self, space: Space | None = None, seed: int = 0, objective: Objective | None = None) -> Controller:
         space = space or self.space
@@ -235,7 +237,7 @@ class ControllerContract:
         assert controller.ask(3).shape == (3, len(self.space.decisions))
 
     def test_the_seed_decides_everything(self) -> None:
-        first, same, other = (run_toy(self.make(seed=seed), 40, 0) for seed in (3, 3, 4))
+        first, same, other = (run_toy(self.make(seed=seed), 20, 0) for seed in (3, 3, 4))
         assert (first == same).all()
         assert (first != other).any()
 
@@ -250,7 +252,7 @@ class ControllerContract:
         text = json.dumps(controller.state_dict())
         again = self.make(seed=99)
         again.load_state_dict(json.loads(text))
-        for _ in range(25):
+        for _ in range(10):
             rows = controller.ask(2)
             assert (again.ask(2) == rows).all()
             for one in (controller, again):
