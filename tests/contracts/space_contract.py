@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from functools import cache
@@ -20,6 +17,7 @@ from hwnas.spaces.errors import InvalidCandidateError, UnknownNameError
 from hwnas.spaces.space import Rows
 from hwnas.spaces.variation import crossover, decision_kinds, mutate, sample_coherent
 
+from .conftest import OtherProcess
 from .cost_contract import CostContract
 from .network_contract import NetworkContract, identity
 
@@ -179,26 +177,9 @@ class SpaceContract(NetworkContract, CostContract):
             assert dict(again) == json.loads(candidate.to_json())
             assert np.array_equal(space.encode(again), row)
 
-    def test_digests_are_the_same_in_another_process(self, space: Space) -> None:
-        code = (
-            "import json, sys, numpy as np\n"
-            "from hwnas.spaces import Candidate\n"
-            "from hwnas.spaces.catalog import space_from_spec\n"
-            "given = json.load(sys.stdin)\n"
-            "space = space_from_spec(given['spec'])\n"
-            "drawn = [space.decode(r).digest for r in space.sample(np.random.default_rng(5), 10)]\n"
-            "read = [Candidate.from_json(c).digest for c in given['candidates']]\n"
-            "print(json.dumps([hash('hwnas'), drawn, read]))"
-        )
+    def test_digests_are_the_same_in_another_process(self, space: Space, other_process: OtherProcess) -> None:
         candidates = [space.decode(row) for row in space.sample(np.random.default_rng(5), 10)]
-        given = json.dumps({"spec": space.spec, "candidates": [c.to_json() for c in candidates]})
-        seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-        result = subprocess.run(
-            [sys.executable, "-c", code], input=given, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        string_hash, drawn, read = json.loads(result.stdout)
+        string_hash, drawn, read = other_process(space.spec, [c.to_json() for c in candidates])
         assert string_hash != hash("hwnas")
         assert drawn == read == [c.digest for c in candidates]
 
