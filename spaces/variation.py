@@ -69,10 +69,10 @@ def mutate(space: Space, rng: np.random.Generator, rows: Rows, most: int = 3) ->
     as every layer's weight bits, to the same relative option, a move that single changes would need many steps for.
     """
     keys = np.where(space.active(rows), rng.random(rows.shape), -1.0)
-    number = np.minimum(rng.integers(1, most + 1, size=(len(rows), 1)), rows.shape[1])
+    changed = np.minimum(rng.integers(1, most + 1, size=(len(rows), 1)), rows.shape[1])
     last = min(most, rows.shape[1]) - 1
     highest = -np.sort(np.partition(-keys, last, axis=1)[:, : last + 1], axis=1)
-    chosen = (keys >= np.take_along_axis(highest, number - 1, axis=1)) & (keys >= 0)
+    chosen = (keys >= np.take_along_axis(highest, changed - 1, axis=1)) & (keys >= 0)
     steps = 1 + (rng.random(rows.shape) * (space.sizes - 1)).astype(np.int16)
     single = np.where(chosen, (rows + steps) % space.sizes, rows)
 
