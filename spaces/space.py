@@ -266,7 +266,7 @@ class Space:
         for number, slot in enumerate(self.slots):
             if slot.when not in there:
                 there[slot.when] = np.flatnonzero(self.holds(slot.when, rows)).tolist()
-            columns = [self.column(name) for name in slot.reads]
+            columns = self._columns_read[number]
             for i in there[slot.when]:
                 result[i] += self._operators(number, columns, [given[i][c] for c in columns])
         return result
@@ -296,6 +296,11 @@ class Space:
         return self.decode(self.encode(self.references[name]))
 
     # ---- internals ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _columns_read(self) -> list[list[int]]:
+        """Of each slot."""
+        return [[self.column(name) for name in slot.reads] for slot in self.slots]
 
     def _operators(self, number: int, columns: Sequence[int], chosen: Sequence[int]) -> tuple[Operator, ...]:
         """Of one slot, under a choice of the decisions that it reads; remembered, as networks share most of theirs."""

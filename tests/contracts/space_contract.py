@@ -48,7 +48,7 @@ class SpaceContract(NetworkContract, CostContract):
     """
 
     arguments: ClassVar[Mapping[str, Any]]
-    rows: ClassVar[int] = 800
+    rows: ClassVar[int] = 500
     always: ClassVar[tuple[str, ...]] = ("depth", "width")
     repeating: ClassVar[str] = "kernel"
     redundant: ClassVar[float] = 0.5

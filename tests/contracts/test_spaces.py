@@ -19,7 +19,7 @@ def shallow(*depths: int) -> dict[str, Any]:
 
 class TestMbconvDigits(SpaceContract):
     arguments: ClassVar = {**DIGITS, "joint": USUAL}
-    rows = 2000
+    rows = 1000
 
 
 class TestMbconvThumbnails(SpaceContract):
