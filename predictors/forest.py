@@ -13,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import ExtraTreesRegressor
 
 from hwnas.predictors.additive import MOST_COUNTED, AdditiveModel, Observed, typical_operator
 from hwnas.predictors.features import Family, family, measures
 from hwnas.spaces.operator import Operator
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor
 
 Floats = NDArray[np.float64]
 Networks = Sequence[Sequence[Operator]]
@@ -159,6 +162,8 @@ def _grow(additive: AdditiveModel, observed: Observed, typical: float) -> ExtraT
     operators = [o for o, _, _ in observed]
     base = _base(additive.of_operators(operators), typical)
     count = np.array([min(n, MOST_COUNTED) for _, _, n in observed])
+    from sklearn.ensemble import ExtraTreesRegressor  # slow to import, and most processes grow no trees
+
     trees = ExtraTreesRegressor(TREES, min_samples_leaf=LEAF, random_state=0)
     ratio = np.array([c for _, c, _ in observed]) / base
     return trees.fit(_matrix(operators), ratio, sample_weight=base * count)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 Floats = NDArray[np.floating]
 
@@ -36,6 +35,8 @@ class PredictionError:
 
 def prediction_error(predicted: Floats, measured: Floats) -> PredictionError:
     """Compares predictions with measurements, both of shape (n,), n ≥ 2, measurements positive."""
+    from scipy.stats import kendalltau  # slow to import, and most processes compare nothing
+
     relative = np.abs(predicted / measured - 1)
     return PredictionError(
         mape=float(relative.mean()),
