@@ -19,7 +19,7 @@ from hwnas.search import Controller, Objective
 from hwnas.search.evaluators.table import read_benchmark
 from hwnas.spaces import Space
 from hwnas.spaces.blocks.cell_form import CONV1, CONV3, NONE, OPERATIONS, Cell, write_cell
-from hwnas.spaces.errors import InfeasibleError, InvalidFileError
+from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.space import Rows
 from tests.search.browser import find_browser, missing_charts, open_page, remote_loads
 
@@ -101,8 +101,8 @@ def test_the_regret_under_a_bound_is_how_much_accuracy_is_missing(table: Path, m
     monkeypatch.setattr(Scripted, "cells", cells)
     assert run_task(Task(table, COST, "scripted", 0, 3, 25)).regret == pytest.approx([0.12, 0.06, 0.0], abs=1e-12)
     monkeypatch.setattr(Scripted, "cells", [(CONV1,) * 6])
-    with pytest.raises(InfeasibleError):
-        run_task(Task(table, COST, "scripted", 0, 1, 25))
+    (missing,) = run_task(Task(table, COST, "scripted", 0, 1, 25)).regret  # of one near it that is cheap enough
+    assert min(abs(missing - of_cheap) for of_cheap in (0.0, 0.06, 0.12)) < 1e-9
 
 
 def test_figures_are_means_over_seeds_with_standard_errors() -> None:

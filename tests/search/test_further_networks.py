@@ -177,6 +177,51 @@ def test_what_is_wrong_with_a_part_is_found_first_and_may_be_corrected(tmp_path:
         assert not (tmp_path / "run" / "also" / "phone").exists()
 
 
+class Interrupting(Observer):
+    """Stops the run the first time that each stage begins, and at each first note and progress within it."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, str]] = set()
+        self.now = ""
+
+    def stage(self, title: str) -> None:
+        self.now = title
+        self.interrupt("begins")
+
+    def note(self, text: str) -> None:
+        self.interrupt("note")
+
+    def progress(self, text: str, share: float) -> None:
+        self.interrupt(text)
+
+    def interrupt(self, what: str) -> None:
+        if (self.now, what) not in self.seen:
+            self.seen.add((self.now, what))
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_everywhere_ends_as_one_that_was_not(whole: Path, tmp_path: Path) -> None:
+    folder, observer, interruptions = tmp_path / "run", Interrupting(), 0
+    with registered(tmp_path / "devices"):
+        run = Run.create(folder, search_for_three())
+        while run.result is None:
+            try:
+                continue_run(run, observer)
+            except KeyboardInterrupt:
+                interruptions += 1
+                run = Run.open(folder)
+    assert interruptions >= 8
+    for one, other in zip(Run.open(whole).all, Run.open(folder).all, strict=True):
+        assert [(t.digest, t.accuracy, t.reward) for t in one.ledger.trials()] == [
+            (t.digest, t.accuracy, t.reward) for t in other.ledger.trials()
+        ]
+        assert one.result is not None
+        assert other.result is not None
+        assert repr(one.result.networks) == repr(other.result.networks)
+        assert one.result.candidates == other.result.candidates
+
+
 def test_devices_that_do_not_exist_are_an_error_before_anything_is_measured(tmp_path: Path) -> None:
     also = {"frugal": {"device": {"name": "simulated-bit-fusio"}, "objective": {"target_ratio": 0.5}}}
     with registered(tmp_path / "devices"), pytest.raises(UnknownNameError, match="did you mean 'simulated-bit-fusion'"):
