@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.search.fixtures import finished_run, registered
 
 torch.set_num_threads(1)
 threadpoolctl.threadpool_limits(1, user_api="blas")
+gc.set_threshold(20_000, 20, 20)  # millions of small objects come and go, hardly any of them in circles
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
