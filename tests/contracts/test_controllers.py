@@ -33,7 +33,10 @@ class TestRandom(ControllerContract):
 
 
 class TestGaussianProcess(ControllerContract):
+    """Compares thousands of networks for each candidate."""
+
     name = "gp"
+    space = small_space()
     options = {"start": 4, "compared": 60}  # noqa: RUF012
 
 
@@ -60,7 +63,10 @@ class TestDDPG(ControllerContract):
 
 
 class TestProximalPolicy(ControllerContract):
+    """Draws networks decision by decision."""
+
     name = "ppo"
+    space = small_space()
 
 
 class OptunaContract(ControllerContract):
