@@ -170,7 +170,7 @@ class ControllerContract:
         hidden = hidden_row(self.space, 0)
         served = np.zeros(2)
         for _ in range(4):
-            rows = controller.ask(12)
+            rows = controller.ask(6)
             meets = np.array([goal.meets(cost(rows)) for goal in goals])
             assert meets.any(axis=0).all()
             served += meets.sum(axis=1)

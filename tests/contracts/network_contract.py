@@ -218,7 +218,7 @@ def check_count(found: Tensor, expected: int, operator: Operator) -> None:
 class NetworkContract:
     """Wants the fixtures ``space`` and ``rng``, and ``networks``: how many to try."""
 
-    networks: ClassVar[int] = 2
+    networks: ClassVar[int] = 4
 
     def test_references_belong_to_the_space(self, space: Space) -> None:
         assert space.references

@@ -91,21 +91,25 @@ class TestOnceForAll(SpaceContract):
 class TestResnetArchitectureOnly(SpaceContract):
     arguments: ClassVar = {"name": "resnet_cifar", "joint": (), **SMALL, **shallow(1, 2, 3, 5)}
     rows = 300
+    networks = 2
 
 
 class TestResnet(SpaceContract):
     arguments: ClassVar = {"name": "resnet_cifar", "joint": EVERY, **SMALL, **shallow(1, 2, 3)}
     rows = 400
+    networks = 2
 
 
 class TestUgconvArchitectureOnly(SpaceContract):
     arguments: ClassVar = {"name": "ugconv", "joint": (), **SMALL, **shallow(1, 2, 3)}
     rows = 400
+    networks = 2
 
 
 class TestUgconv(SpaceContract):
     arguments: ClassVar = {"name": "ugconv", "joint": EVERY, **SMALL, **shallow(1, 2, 3)}
     rows = 400
+    networks = 2
 
 
 class TestEspnetv2(SpaceContract):
@@ -136,6 +140,7 @@ class CellContract(SpaceContract):
 class TestCells(CellContract):
     arguments: ClassVar = {"name": "nasbench201", "joint": (), **SMALL}
     rows = 480
+    networks = 2
     mutants = 8  # of one operation to the output, all else of the cell does not matter
 
 
