@@ -163,7 +163,8 @@ class FurtherNetwork:
         name: As the search calls it.
         href: Of its own report.
         device, target: What it is for, in words.
-        chosen, reference: On its device.
+        chosen: On its device.
+        warnings: What it lacks, in words.
     """
 
     name: str
@@ -171,7 +172,6 @@ class FurtherNetwork:
     device: str
     target: str
     chosen: NetworkRow
-    reference: NetworkRow
     warnings: list[str] = field(default_factory=list)
 
 

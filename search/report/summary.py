@@ -84,7 +84,6 @@ def report_data(run: Run, result: RunResult) -> ReportData:
                 device=part.device.name,
                 target=part.objective.describe(),
                 chosen=own.networks[0],
-                reference=own.networks[1],
                 warnings=own.warnings,
             )
             for name, part in run.parts.items()
