@@ -218,8 +218,8 @@ class SearchProcess:
     def kill_a_worker(self) -> None:
         """The process that evaluates; where it has not begun yet or again, as soon as it has."""
         while self.running:
-            for member in self.process.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess):  # processes come and go
+                for member in self.process.children(recursive=True):
                     if " ".join(member.cmdline()).startswith(WORKER):
                         member.kill()
                         return

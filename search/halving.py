@@ -28,11 +28,12 @@ class SuccessiveHalving:
         self.rungs: dict[int, dict[int, NDArray[np.float64]]] = {
             rung: {} for rung in rungs if steps >= 3 and rung < steps
         }
+        self._stopped: set[tuple[int, int]] = set()
 
     def stops(self, number: int, step: int, accuracy: float, factors: NDArray[np.float64]) -> bool:
         """Whether a candidate is hopeless.
 
-        One that begins again, since its worker died, is not judged twice at the same rung.
+        One that begins again, since its worker died, is judged as it was before at the same rung.
 
         Args:
             number: Of the candidate.
@@ -41,12 +42,16 @@ class SuccessiveHalving:
             factors: What accuracy is multiplied by for each goal, shape (goals,); 0 where it does not serve one.
         """
         rung = self.rungs.get(step)
-        if rung is None or number in rung:
+        if rung is None:
             return False
+        if number in rung:
+            return (number, step) in self._stopped
         own = np.where(factors > 0, accuracy * factors, np.nan)
         known = np.array(list(rung.values())).reshape(-1, len(own))
         rung[number] = own
-        return bool(len(known)) and not any(map(_hopeful, own, known.T))
+        if len(known) and not any(map(_hopeful, own, known.T)):
+            self._stopped.add((number, step))
+        return (number, step) in self._stopped
 
 
 def _hopeful(reward: float, known: NDArray[np.float64]) -> bool:

@@ -46,10 +46,13 @@ def test_rungs_begin_at_a_third_and_double() -> None:
     ]  # fmt: skip
 
 
-def test_a_trial_that_begins_again_is_not_judged_twice() -> None:
+def test_a_trial_that_begins_again_is_judged_as_before() -> None:
+    """Also one whose worker died after it was to be stopped, and before it was."""
     rule = SuccessiveHalving(3)
-    verdicts: list[Any] = [rule.stops(n, 1, reward, ONE) for n, reward in ((0, 0.5), (1, 0.6), (0, 0.5), (2, 0.4))]
-    assert verdicts == [False, False, False, True]
+    verdicts: list[Any] = [
+        rule.stops(n, 1, reward, ONE) for n, reward in ((0, 0.5), (1, 0.6), (0, 0.5), (2, 0.4), (2, 0.4))
+    ]
+    assert verdicts == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize("exponents", [HARD, STRICT])
