@@ -211,8 +211,9 @@ class SearchProcess:
 
     def kill(self) -> None:
         """The driver; what it started is noted."""
-        self.family = self.process.children(recursive=True)
-        self.process.kill()
+        with suppress(psutil.NoSuchProcess):  # it may end by itself just then
+            self.family = self.process.children(recursive=True)
+            self.process.kill()
         self.process.wait()
 
     def kill_a_worker(self) -> None:
