@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from hwnas.spaces.canonical import Activity, Alias, Series
 from hwnas.spaces.decision import Decision, Option
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.joint import Joint, sparsity_of
 from hwnas.spaces.slot import Lower, Slot, When
-from hwnas.spaces.space import Activity, Alias, Series, Space
+from hwnas.spaces.space import Space
 from hwnas.spaces.value import Constant, Value, compute, evaluate, reads, value
 from hwnas.spaces.value_table import tabulate
 from hwnas.spaces.variation import extremes

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from hwnas.search import Controller, Goal, Objective, make_controller
 from hwnas.search.goal import COSTS
 from hwnas.spaces import Space, load_space
+from hwnas.spaces.canonical import Activity
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.errors import InfeasibleError, UnknownNameError
 from hwnas.spaces.slot import When
-from hwnas.spaces.space import Activity, Rows
+from hwnas.spaces.space import Rows
 
 SPACE = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=("rank",))
 PLAIN = load_space("mbconv", input_shape=(1, 8, 8), num_classes=10, joint=())

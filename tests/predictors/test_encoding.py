@@ -7,9 +7,10 @@ import pytest
 
 from hwnas.predictors.encoding import Encoding
 from hwnas.spaces import Space, load_space
+from hwnas.spaces.canonical import Activity
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.slot import When
-from hwnas.spaces.space import Activity, Rows
+from hwnas.spaces.space import Rows
 
 
 def a_space() -> Space:

@@ -14,10 +14,11 @@ from hwnas.predictors import CostModel
 from hwnas.predictors.features import energy_terms
 from hwnas.predictors.learnt import energy_model
 from hwnas.spaces import Operator, Space
+from hwnas.spaces.canonical import Activity
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.slot import Slot, When
-from hwnas.spaces.space import Activity, Rows
+from hwnas.spaces.space import Rows
 from tests.synthetic_table import synthetic_table
 
 from .synthetic import digits_space, planted_mj, planted_ms, synthetic_device

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from hwnas.spaces import Decision, Operator, Slot, Space, When
+from hwnas.spaces.canonical import Activity, Alias, Series
 from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidCandidateError, InvalidSpaceError, UnknownNameError
 from hwnas.spaces.slot import bind
-from hwnas.spaces.space import Activity, Alias, Series
 from hwnas.spaces.value import compute
 
 DEEP = When("depth", frozenset({2}))

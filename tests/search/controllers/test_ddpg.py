@@ -20,11 +20,12 @@ from hwnas.search.controllers.ddpg.option_costs import OptionCosts
 from hwnas.search.controllers.ddpg.replay import Replay
 from hwnas.search.goal import COSTS, HARD, SOFT, STRICT, Costs
 from hwnas.spaces import Space
+from hwnas.spaces.canonical import Activity
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.errors import InvalidOptionError
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.slot import Slot, When
-from hwnas.spaces.space import Activity, Rows
+from hwnas.spaces.space import Rows
 from tests.search.fixtures import bare_space, digits_cost, digits_space
 
 GAINS = np.array([5.0, 1.0, 4.0, 1.0, 3.0, 1.0])

@@ -11,10 +11,10 @@ import torch
 from hwnas.search.controllers.ppo.policy import Policy, deciding_order, goal_features
 from hwnas.search.goal import STRICT, Goal
 from hwnas.spaces import Space, load_space
+from hwnas.spaces.canonical import Activity
 from hwnas.spaces.decision import Decision
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.slot import When
-from hwnas.spaces.space import Activity
 from tests.contracts.controller_contract import SPACE, TINY_NETWORKS, tiny_space
 
 GOALS = (Goal(2.0), Goal(4.0))
