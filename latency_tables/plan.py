@@ -43,7 +43,9 @@ def anchors(space: Space) -> Rows:
     """
     pairs = precision_pairs(space)
     chosen = np.linspace(len(pairs) - 1, 0, min(ANCHORS, len(pairs))).round().astype(int)
-    return np.array([uniform_precision(space, *pairs[i]) for i in chosen])
+    rows = np.array([uniform_precision(space, *pairs[i]) for i in chosen])
+    rows.flags.writeable = False  # all who ask share them
+    return rows
 
 
 def precision_pairs(space: Space) -> list[tuple[int, int]]:

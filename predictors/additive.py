@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ class AdditiveModel:
                 "needed; run 'hwnas device register' for this space again"
             )
         t = np.asarray(measured, dtype=np.float64)
-        terms_of = _remembered(terms)
+        terms_of = cache(lambda o: tuple(terms(o)))  # networks share most of their operators
         names = sorted({term for operators in networks for o in operators for term, _ in terms_of(o)})
         design = np.column_stack([_design(networks, names, terms_of), np.ones(len(t))]) / t[:, None]
         extra = _rows_of(observed, names, terms, typical_operator(networks, measured))
@@ -133,18 +134,6 @@ class AdditiveModel:
     def of_networks(self, networks: Sequence[Sequence[Operator]]) -> Floats:
         """Cost of whole networks, shape (n,)."""
         return np.array([self.of_operators(operators).sum() + self.per_network for operators in networks])
-
-
-def _remembered(terms: Terms) -> Callable[[Operator], tuple[tuple[Term, float], ...]]:
-    """The terms of each operator object once: networks share theirs. For as long as the objects are kept."""
-    known: dict[int, tuple[tuple[Term, float], ...]] = {}
-
-    def of(operator: Operator) -> tuple[tuple[Term, float], ...]:
-        if (own := known.get(id(operator))) is None:
-            own = known[id(operator)] = tuple(terms(operator))
-        return own
-
-    return of
 
 
 def _design(networks: Sequence[Sequence[Operator]], names: Sequence[Term], terms: Terms) -> Floats:

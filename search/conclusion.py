@@ -41,7 +41,8 @@ def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
         observer.note(f"this machine takes {drift:.2f} times as long now as when it was registered")
         costs["latency_ms"] = np.array([t.p50_ms for t in timings]) / drift
     goal = run.objective.goals[0]
-    chosen = choose(goal, np.array([f.validation_accuracy for f in finals[:-1]]), costs)
+    accuracies = np.array([f.validation_accuracy for f in finals[:-1]])
+    chosen = choose(goal, accuracies, {name: values[:-1] for name, values in costs.items()})
     exceeded = {
         name: Excess(bound, float(costs[name][chosen]))
         for name, bound in goal.demands.items()
@@ -70,10 +71,8 @@ def choose(goal: Goal, accuracy: Floats, costs: Costs) -> int:
     Args:
         goal: What is wanted.
         accuracy: Shape (n,).
-        costs: Arrays of which the first n count.
+        costs: By name, shape (n,).
     """
-    n = len(accuracy)
-    costs = {name: values[:n] for name, values in costs.items()}
     rewards = goal.reward(accuracy, costs)
     if rewards.max() > 0:
         return int(np.argmax(rewards))

@@ -42,7 +42,7 @@ class Workload:
             if operator.kind == "identity":
                 (previous,) = sources
             else:
-                wired.append(operator if sources == operator.inputs else _reading(operator, sources))
+                wired.append(operator if sources == operator.inputs else replace(operator, inputs=sources))
                 previous = operator.name
             names[operator.name] = previous
         return cls(tuple(wired))
@@ -79,18 +79,3 @@ class Workload:
                 name: size for name, size in alive.items() if last_use.get(name, -1) > step or name == operator.name
             }
         return peak
-
-
-_REMEMBERED: dict[tuple[int, tuple[str, ...]], tuple[Operator, Operator]] = {}
-MOST_REMEMBERED = 20_000
-
-
-def _reading(operator: Operator, inputs: tuple[str, ...]) -> Operator:
-    """The operator with these inputs; remembered, as spaces give the same objects for most of their networks."""
-    key = (id(operator), inputs)
-    if key not in _REMEMBERED:
-        if len(_REMEMBERED) >= MOST_REMEMBERED:
-            _REMEMBERED.clear()
-        # The first is kept so that no other object gets its id.
-        _REMEMBERED[key] = operator, replace(operator, inputs=inputs)
-    return _REMEMBERED[key][1]
