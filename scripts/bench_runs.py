@@ -1,79 +1,127 @@
 """Whole searches with different controllers and one budget: what each ends with, measured, and how it got there.
 
-Networks are measured at the end of each run, interleaved with the reference, so latencies are compared as ratios to it.
-The hypervolume is that of the trials: validation accuracy above chance, and predicted latency below the reference's.
+At the end the networks of all runs and the reference are measured once more, interleaved, on this machine: what runs
+measured at different times is not compared. The hypervolume is that of the trials: validation accuracy above chance,
+and predicted latency below the reference's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hwnas.search.conclusion import measure_finals
 from hwnas.search.config import ControllerConfig, SearchConfig
 from hwnas.search.controllers.controller import controller_class
+from hwnas.search.finals import Final
 from hwnas.search.front import Front
 from hwnas.search.observer import Observer
+from hwnas.search.report.data import NetworkRow
 from hwnas.search.run import continue_run
 from hwnas.search.run_folder import Run
-from hwnas.search.run_result import RunResult
+from hwnas.spaces.candidate import Candidate
+from hwnas.spaces.errors import InvalidFileError
 
+SAME = ("space", "data", "device", "objective", "also", "training", "final")
+"""Sections of the configuration that runs must have in common to be compared. How they search is their own."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the time that the search took, after which its hypervolume is taken."""
+REFERENCE = "reference"
 
 
 def run_figures(
-    config: SearchConfig,
-    controllers: Sequence[tuple[str, dict[str, Any]]],
-    folder: Path,
-    observer: Observer,
-    heard: Callable[[str, dict[str, float]], None] = lambda name, figures: None,
+    config: SearchConfig, controllers: Sequence[tuple[str, dict[str, Any]]], folder: Path, observer: Observer
 ) -> dict[str, dict[str, float]]:
-    """Figures of each controller's run.
+    """Figures of each controller's run, and of the reference, which all of them train alike.
+
+    Those of latency are missing where nothing was measured, because the device is another machine.
 
     Args:
-        config: Of all of them, but for the controller.
+        config: Of all that are not there yet, but for the controller.
         controllers: Names and options.
         folder: For the runs, one folder each; those that are there already are continued, or taken as they are.
         observer: Hears how each goes.
-        heard: Hears of each that has ended.
+
+    Raises:
+        InvalidFileError: A run that is there already cannot be compared with the others, see `SAME`.
+        HwnasError: Other bad input, with what to do.
     """
+    runs = {}
     for name, options in controllers:
         controller_class(name, options)
-    figures = {}
-    for name, options in controllers:
         own = folder / "-".join([name, *(f"{key}{value}" for key, value in options.items())])
-        if (own / "config.yaml").exists():
-            run = Run.open(own)
-        else:
-            run = Run.create(
-                own, config.model_copy(update={"controller": ControllerConfig(name=name, options=options)})
-            )
-        observer.note(f"controller {name}: {own}")
-        result = continue_run(run, observer)
-        figures[own.name] = _figures(run, result)
-        heard(own.name, figures[own.name])
-    return figures
+        wanted = config.model_copy(update={"controller": ControllerConfig(name=name, options=options)})
+        runs[own.name] = _opened(own, wanted)
+    for name, run in runs.items():
+        observer.note(f"controller {name}: {run.folder}")
+        continue_run(run, observer)
+    observer.stage("Comparison")
+    networks, latencies_ms = _measured_together(list(runs.values()), observer)
+    rows = [
+        _network_figures(network, networks[-1]) | _latency_figures(network, ms, latencies_ms[-1])
+        for network, ms in zip(networks, latencies_ms, strict=True)
+    ]
+    searches = [_search_figures(run) for run in runs.values()]
+    return {name: row | search for name, row, search in zip(runs, rows, searches, strict=False)} | {REFERENCE: rows[-1]}
 
 
-def _figures(run: Run, result: RunResult) -> dict[str, float]:
-    chosen, reference = result.networks[:2]
-    trials = run.ledger.finished
-    figures = {
-        "trials": len(trials),
-        "test_accuracy": round(chosen.test_accuracy, 4),
-        "points_to_reference": round(100 * (chosen.test_accuracy - reference.test_accuracy), 2),
-        "latency_ms": round(chosen.latency_measured_ms, 4),
-        "times_faster": round(reference.latency_measured_ms / chosen.latency_measured_ms, 3),
-        "times_smaller": round(reference.file_bytes / chosen.file_bytes, 2),
-        "prediction_error": round(chosen.latency_predicted_ms / chosen.latency_measured_ms - 1, 4),
+def _opened(folder: Path, wanted: SearchConfig) -> Run:
+    """The run in the folder, or a new one."""
+    if not (folder / "device").exists():
+        return Run.create(folder, wanted)
+    run = Run.open(folder)
+    expected = wanted.model_copy(update={"space": wanted.space.resolved()})
+    differs = [section for section in SAME if getattr(run.config, section) != getattr(expected, section)]
+    if differs:
+        raise InvalidFileError(
+            f"{folder} holds a run that cannot be compared: its {', '.join(differs)} differ; give --out another folder"
+        )
+    return run
+
+
+def _measured_together(runs: Sequence[Run], observer: Observer) -> tuple[list[NetworkRow], list[float]]:
+    """What each run chose, and the reference, which comes last; and their latencies in milliseconds."""
+    networks, finals = [], []
+    for run, which in [*((run, 0) for run in runs), (runs[0], 1)]:
+        result = run.result
+        assert result is not None
+        candidate, network = Candidate(result.candidates[which]), result.networks[which]
+        networks.append(network)
+        finals.append(Final(candidate, network.validation_accuracy, run.weights_path(candidate)))
+    observer.progress("measuring the networks of all runs, interleaved", 0.5)
+    measured = measure_finals(runs[0], finals)
+    return networks, [timing.p50_ms for timing in measured[0]] if measured else [math.nan] * len(finals)
+
+
+def _network_figures(network: NetworkRow, reference: NetworkRow) -> dict[str, float]:
+    return {
+        "test_accuracy": round(network.test_accuracy, 4),
+        "points_to_reference": round(100 * (network.test_accuracy - reference.test_accuracy), 2),
+        "times_smaller": round(reference.file_bytes / network.file_bytes, 2),
     }
+
+
+def _latency_figures(network: NetworkRow, ms: float, reference_ms: float) -> dict[str, float]:
+    """Nothing where nothing was measured; ``prediction_error`` is that of the network's own run, at its end."""
+    if math.isnan(ms):
+        return {}
+    return {
+        "latency_ms": round(ms, 4),
+        "times_faster": round(reference_ms / ms, 3),
+        "prediction_error": round(network.latency_predicted_ms / network.latency_measured_ms - 1, 4),
+    }
+
+
+def _search_figures(run: Run) -> dict[str, float]:
+    trials = run.ledger.finished
     end = max(t.finished_s for t in trials)
-    for share, volume in zip(SHARES, hypervolumes(run, [share * end for share in SHARES]), strict=True):
-        figures[f"hypervolume_{share:.0%}"] = round(volume, 4)
-    return figures | {"search_s": round(end)}
+    volumes = hypervolumes(run, [share * end for share in SHARES])
+    figures = {f"hypervolume_{share:.0%}": round(volume, 4) for share, volume in zip(SHARES, volumes, strict=True)}
+    return {"trials": len(trials)} | figures | {"search_s": round(end)}
 
 
 def hypervolumes(run: Run, seconds: Sequence[float]) -> list[float]:

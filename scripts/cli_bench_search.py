@@ -144,10 +144,10 @@ def supernet(
 @click.option("--seed", type=int, help="Instead of the file's search.seed.")
 @click.option("--trials", type=int, help="Instead of the file's search.trials.")
 @click.option("--minutes", type=float, help="Instead of the file's search.minutes.")
+@click.option("--workers", type=int, help="Instead of the file's search.workers.")
 def runs(
     file: Path, controllers: str, out: Path, data: str | None, test_data: str | None, seed: int | None,
-    trials: int | None,
-    minutes: float | None,
+    trials: int | None, minutes: float | None, workers: int | None,
 ) -> None:  # fmt: skip
     """Do the whole search of FILE once with each controller, and compare what they end with, measured.
 
@@ -164,7 +164,7 @@ def runs(
     config = load_changed(
         file,
         {
-            "search": {"seed": seed, "trials": trials, "minutes": minutes},
+            "search": {"seed": seed, "trials": trials, "minutes": minutes, "workers": workers},
             "data": {"name": data, "test_path": test_data},
         },
     )

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwnas.scripts.bench_runs import hypervolumes
+from hwnas.search import conclusion
 from hwnas.search.run_folder import Run
-from tests.search.fixtures import RESULTS
+from tests.search.fixtures import PATIENT, RESULTS, on_this_machine
 
 from .command import Hwnas, write_search
 
 
 @pytest.mark.usefixtures("devices")
-def test_runs_that_are_there_are_taken_as_they_are(finished: Path, hwnas: Hwnas, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "runs" / "evolution")
+def test_runs_that_are_there_are_taken_as_they_are(
+    finished: Path, hwnas: Hwnas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conclusion, "FINAL_PROTOCOL", PATIENT)
+    run = on_this_machine(finished, tmp_path / "runs" / "evolution")
+    RESULTS[finished].save(run.folder / "result.json")
     search = write_search(tmp_path / "search.yaml")
     answer = hwnas("bench", "runs", search, "--controllers", "evolution", "--out", "runs")
     assert answer.code == 0, answer.err
-    figures = json.loads(answer.out)["evolution"]
+    figures, of_reference = (json.loads(answer.out)[name] for name in ("evolution", "reference"))
     chosen, reference = RESULTS[finished].networks
     assert figures["trials"] == 4
     assert figures["test_accuracy"] == round(chosen.test_accuracy, 4)
     assert figures["times_smaller"] == round(reference.file_bytes / chosen.file_bytes, 2)
     assert figures["hypervolume_25%"] <= figures["hypervolume_100%"] <= 1
+    assert of_reference["test_accuracy"] == round(reference.test_accuracy, 4)
+    # Measured together, once more.
+    assert figures["times_faster"] == pytest.approx(of_reference["latency_ms"] / figures["latency_ms"], rel=0.01)
+    assert of_reference["times_faster"] == 1
     assert "evolution" in answer.err
     assert (
         "did you mean 'evolution'"
         in hwnas("bench", "runs", search, "--controllers", "evolutoin", "--out", "runs").complaint
     )
+    answer = hwnas("bench", "runs", search, "--controllers", "evolution", "--out", "runs", "--data", "other.parquet")
+    assert "holds a run that cannot be compared: its data differ; give --out another folder" in answer.complaint
 
 
 def test_the_hypervolume_is_the_share_of_the_rectangle_that_trials_dominate(finished: Path) -> None:

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from hwnas.latency_tables.device import Device, PowerMeter, Precision, Profile
+from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.plan import precision_pairs, sample_networks, set_precision, uniform_precision
 from hwnas.latency_tables.runtimes import make_runtime
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.latency_tables.timing import Protocol
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, verification
 from hwnas.search.conclusion import conclude, measure_finals
@@ -39,6 +41,8 @@ NAME = "synthetic"
 JOINT = ("bits", "rank")
 """Two of the three dimensions: cost tables a third the size, compiled in a third of the time."""
 PER_NETWORK_MS = 0.01
+PATIENT = Protocol(rounds=3, burst_s=0.004, max_spread=10.0, patience=60, max_wait_s=2.0)
+"""Any machine repeats to within this: what it measures is not what these tests are about."""
 
 
 def planted_ms(operator: Operator) -> float:
@@ -198,3 +202,13 @@ def finished_run(base: Path) -> Path:
 
 RESULTS: dict[Path, RunResult] = {}
 """What `run_search` returned for each of `finished_run`."""
+
+
+def on_this_machine(finished: Path, folder: Path) -> Run:
+    """A copy of a finished run without its result, whose device takes itself for this machine."""
+    shutil.copytree(finished, folder)
+    (folder / "result.json").unlink()
+    device = synthetic_device()
+    facts = device.profile.facts | machine_facts()
+    replace(device, profile=device.profile.model_copy(update={"facts": facts})).save(folder / "device")
+    return Run.open(folder)

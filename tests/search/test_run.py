@@ -16,9 +16,8 @@ import onnxruntime
 import pytest
 
 from hwnas.latency_tables import chunks
-from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.profiler import Plan, extend
-from hwnas.latency_tables.timing import Protocol, Timing
+from hwnas.latency_tables.timing import Timing
 from hwnas.search import conclusion as conclusion_module
 from hwnas.search import focus as focus_module
 from hwnas.search import run_search
@@ -37,11 +36,9 @@ from hwnas.spaces.errors import InvalidFileError, NoisyMeasurementError, Unavail
 from hwnas.spaces.onnx_graph import weight_bytes
 from hwnas.spaces.space import Rows
 
-from .fixtures import RESULTS, digits_space, small_search, synthetic_device, thin_row
+from .fixtures import PATIENT, RESULTS, digits_space, on_this_machine, small_search, synthetic_device, thin_row
 
 HWNAS = Path(sys.executable).with_name("hwnas")
-PATIENT = Protocol(rounds=3, burst_s=0.004, max_spread=10.0, patience=60, max_wait_s=2.0)
-"""Any machine repeats to within this: what it measures is not what these tests are about."""
 TRIALS = 4
 
 
@@ -53,16 +50,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def candidate_of(network: NetworkRow, result: RunResult) -> Candidate:
     return next(c for c in map(Candidate, result.candidates) if c.digest == network.digest)
-
-
-def on_this_machine(finished: Path, folder: Path) -> Run:
-    """A copy of a finished run without its result, whose device takes itself for this machine."""
-    shutil.copytree(finished, folder)
-    (folder / "result.json").unlink()
-    device = synthetic_device()
-    facts = device.profile.facts | machine_facts()
-    dataclasses.replace(device, profile=device.profile.model_copy(update={"facts": facts})).save(folder / "device")
-    return Run.open(folder)
 
 
 def focusing(run: Run, networks: int, patch: pytest.MonkeyPatch) -> Run:
