@@ -15,9 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from hwnas.latency_tables.chunks import measure_chunk
-from hwnas.latency_tables.plan import anchors
-from hwnas.latency_tables.profiler import Progress, prepare, slowness
+from hwnas.latency_tables.beside_anchors import BesideAnchors
+from hwnas.latency_tables.profiler import Progress
 from hwnas.latency_tables.runtimes.onnx_session import SessionExecutable
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
 from hwnas.latency_tables.steadiness import Steadiness
@@ -71,7 +70,7 @@ def time_alone(
         progress: Called with what is being done.
     """
     start = time.perf_counter()
-    fixed = [prepare(space, row, runtime) for row in anchors(space)]
+    bench = BesideAnchors(space, table, runtime, steadiness)
     rng = np.random.default_rng(0)
     found: dict[Operator, float] = {}
     calls: list[float] = []
@@ -85,13 +84,12 @@ def time_alone(
         settings: dict[str, Any] = {"weights_8bit": runtime.weights_8bit, "batch": runtime.batch}
         models = [_nothing(), *(operator_to_onnx(o, **settings) for o in chunk)]
         items = [_executable(runtime, model, rng).run for model in models]
-        names = [f"operator {i}" for i in range(-len(fixed) - 1, len(chunk))]
+        names = [f"operator {i}" for i in range(-1, len(chunk))]
         try:
-            measured = measure_chunk([e.run for e in fixed], items, PROTOCOL, names=names, steadiness=steadiness)
+            timings, slow = bench.measure(items, PROTOCOL, names=names)
         except NoisyMeasurementError:
             continue
-        slow = slowness(space, table, measured.anchors_ms)
-        call, *own = (t.p50_ms / slow for t in measured.timings)
+        call, *own = (t.p50_ms / slow for t in timings)
         calls.append(call)
         found.update(zip(chunk, own, strict=True))
     return LoneOperators(found, float(np.median(calls)) if calls else 0.0, time.perf_counter() - start)

@@ -13,7 +13,7 @@ import torch
 from hwnas.latency_tables.chunks import Chunk, measure_chunk
 from hwnas.latency_tables.journal import Asked, Journal
 from hwnas.latency_tables.plan import anchors, precision_pairs, sample_networks, uniform_precision
-from hwnas.latency_tables.records import Profiled, Records, anchors_usual_ms
+from hwnas.latency_tables.records import Profiled, Records
 from hwnas.latency_tables.runtimes import Executable, OperatorTime, Runtime
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.latency_tables.table import LEAST_TIMED_MS, LatencyTable, Role
@@ -160,13 +160,6 @@ def extend(
     for first in range(0, len(rows), CHUNK):
         bench.measure(rows[first : first + CHUNK])
     return bench.records.table()
-
-
-def slowness(space: Space, table: LatencyTable, anchors_ms: Sequence[float]) -> float:
-    """How much longer the `anchors` take now than the table says: the median of their ratios; 1 if it has none."""
-    usual = anchors_usual_ms(space, table)
-    ratios = [now / ms for now, ms in zip(anchors_ms, usual, strict=True) if ms]
-    return median(ratios) if ratios else 1.0
 
 
 def prepare(space: Space, row: np.ndarray, runtime: Runtime) -> Executable:

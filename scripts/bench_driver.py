@@ -95,8 +95,11 @@ class Outcome:
 def kill_figures(
     controller: str, runs: int, trials: int, seed: int = 0, heard: Heard = lambda text, share: None
 ) -> dict[str, int]:
-    """Searches with one worker, each killed once at a random moment and resumed, against one that was left alone."""
-    rng = np.random.default_rng(seed)
+    """Searches with one worker, each killed once at a random moment and resumed, against one that was left alone.
+
+    Moments, and what is killed, are drawn anew for every controller.
+    """
+    rng = np.random.default_rng([seed, *controller.encode()])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         plain = MadeUpSearch(str(Path(folder, "plain")), controller, trials, seed=seed)
         heard(f"{controller}: a search that is left alone", 0.0)

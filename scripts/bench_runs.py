@@ -92,8 +92,7 @@ def _measured_together(runs: Sequence[Run], observer: Observer) -> tuple[list[Ne
         candidate, network = Candidate(result.candidates[which]), result.networks[which]
         networks.append(network)
         finals.append(Final(candidate, network.validation_accuracy, run.weights_path(candidate)))
-    observer.progress("measuring the networks of all runs, interleaved", 0.5)
-    measured = measure_finals(runs[0], finals)
+    measured = measure_finals(runs[0], finals, observer)
     return networks, [timing.p50_ms for timing in measured[0]] if measured else [math.nan] * len(finals)
 
 
@@ -127,8 +126,7 @@ def _search_figures(run: Run) -> dict[str, float]:
 def hypervolumes(run: Run, seconds: Sequence[float]) -> list[float]:
     """Of the trials that had finished by then, as a share of the whole rectangle below the reference's latency."""
     trials = [t for t in run.ledger.finished if t.accuracy is not None]
-    rows = np.array([t.row for t in trials])
-    latency = run.cost(rows)["latency_ms"]
+    latency = run.costs_of(trials)["latency_ms"]
     worst = run.cost.of(run.space.reference())["latency_ms"]
     chance = 1 / run.dataset.num_classes
     front = Front.of(run.cost, "latency_ms", np.array([worst / 2]), worst_cost=worst, worst_accuracy=chance)

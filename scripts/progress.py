@@ -64,8 +64,8 @@ class TerminalObserver(Observer):
         text = f"trial {done} of {planned}"
         if self.best and self.best.accuracy is not None:
             text += (
-                f", best: {percent(self.best.accuracy)} at {milliseconds(self.best.costs['latency_ms'])}, "
-                f"{data_size(int(self.best.costs['weight_bytes']))}"
+                f", best: {percent(self.best.accuracy)} at {milliseconds(self.best.known_costs['latency_ms'])}, "
+                f"{data_size(int(self.best.known_costs['weight_bytes']))}"
             )
         self.progress(text, done / planned)
 

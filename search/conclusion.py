@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.latency_tables.chunks import measure_chunk
+from hwnas.latency_tables.beside_anchors import BesideAnchors
 from hwnas.latency_tables.machine import same_machine
-from hwnas.latency_tables.plan import anchors
-from hwnas.latency_tables.profiler import prepare, slowness
 from hwnas.latency_tables.timing import Protocol, Timing
+from hwnas.search.device_node import measure_on_node
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
 from hwnas.search.finals import Final, load_network
 from hwnas.search.goal import Costs, Floats, Goal
@@ -25,20 +24,18 @@ ATTEMPTS = 10
 """A whole run rests on these figures, so a disturbance may last for minutes before they are refused."""
 
 
-def conclude(run: Run, finals: list[Final], observer: Observer) -> RunResult:
+def conclude(run: Run, finals: list[Final], observer: Observer, address: str | None = None) -> RunResult:
     """Measures all finals interleaved, chooses by validation accuracy and cost, exports, and touches the test split.
 
-    Where the device is this machine, what was measured counts instead of the prediction. The test split is read here
-    and nowhere else, once for the chosen network and once for the reference.
+    Where they could be measured, that counts instead of the prediction. The test split is read here and nowhere else,
+    once for the chosen network and once for the reference.
     """
-    if same_machine(run.device.profile.facts):
-        observer.progress("measuring the networks, interleaved", 0.2)
-    measured = measure_finals(run, finals)
+    measured = measure_finals(run, finals, observer, address)
     rows = np.array([run.space.encode(f.candidate) for f in finals])
     costs = dict(run.cost(rows))
     timings, drift = measured or (None, 1.0)
     if timings is not None:
-        observer.note(f"this machine takes {drift:.2f} times as long now as when it was registered")
+        observer.note(f"{run.device.name} takes {drift:.2f} times as long now as when it was registered")
         costs["latency_ms"] = np.array([t.p50_ms for t in timings]) / drift
     goal = run.objective.goals[0]
     accuracies = np.array([f.validation_accuracy for f in finals[:-1]])
@@ -79,31 +76,33 @@ def choose(goal: Goal, accuracy: Floats, costs: Costs) -> int:
     return int(np.argmin(np.max([costs[name] / bound for name, bound in goal.demands.items()], axis=0)))
 
 
-def measure_finals(run: Run, finals: list[Final]) -> tuple[list[Timing], float] | None:
+def measure_finals(
+    run: Run, finals: list[Final], observer: Observer, address: str | None = None
+) -> tuple[list[Timing], float] | None:
     """Latency of each final on the device, all interleaved, and how much slower the machine is than when registered.
 
+    The device is this machine, or, where trials were measured too, the node that it is of the Ray cluster at
+    ``address``. None where it is neither.
+
     A machine's clock follows its temperature and its other users, which shifts all latencies. Within a registration the
-    anchors show the shift and it is taken out; here they bring predictions to the present speed. None where the device
-    is another machine.
+    anchors show the shift and it is taken out; here they bring predictions to the present speed.
 
     Raises:
         NoisyMeasurementError: Figures that do not repeat, in `ATTEMPTS` attempts.
+        UnavailableError: The cluster has no such node.
     """
     if not same_machine(run.device.profile.facts):
-        return None
+        if not run.config.device.measure_trials:
+            return None
+        candidates = [final.candidate for final in finals]
+        return measure_on_node(run.device, run.space, candidates, FINAL_PROTOCOL, ATTEMPTS, address, observer)
+    observer.progress("measuring the networks, interleaved", 0.2)
     runtime = run.device.make_runtime()
+    bench = BesideAnchors(run.space, run.device.table, runtime, run.steadiness)
     networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
-    known = anchors(run.space)
-    candidates = [run.space.decode(row) for row in known] + [f.candidate for f in finals]
-    measured = measure_chunk(
-        [prepare(run.space, row, runtime).run for row in known],
-        [runtime.prepare(n).run for n in networks],
-        FINAL_PROTOCOL,
-        names=[f"network {candidate.digest}" for candidate in candidates],
-        steadiness=run.steadiness,
-        attempts=ATTEMPTS,
-    )
-    return list(measured.timings), slowness(run.space, run.device.table, measured.anchors_ms)
+    names = [f"network {f.candidate.digest}" for f in finals]
+    items = [runtime.prepare(network).run for network in networks]
+    return bench.measure(items, FINAL_PROTOCOL, names=names, attempts=ATTEMPTS)
 
 
 def _search_seconds(run: Run) -> float:

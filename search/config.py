@@ -74,11 +74,16 @@ class DeviceConfig(_Section):
 
     Where the device is this machine, ``focus_networks`` networks beside the most promising candidates are measured too
     before the search, and as many beside its best candidates after it.
+
+    With ``measure_trials`` the network of every trial is measured while it trains, and so are the last ones: on this
+    machine, or on the node of the Ray cluster that has the resource ``device:NAME``. What was measured counts instead
+    of the prediction.
     """
 
     name: str = "this-machine"
     register_seconds: PositiveFloat = 75.0
     focus_networks: int = Field(default=64, ge=0)
+    measure_trials: bool = False
 
 
 class ObjectiveConfig(_Section):
@@ -194,6 +199,15 @@ class SearchConfig(_Section):
     def _weights_to_share(self) -> SearchConfig:
         if self.evaluator.name != "train" and self.supernet is None and self.evaluator.weights is None:
             raise ValueError(f"evaluator {self.evaluator.name} needs weights, or a supernet section to train them")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_to_measure_on(self) -> SearchConfig:
+        for device in (self.device, *(own.device for own in self.also.values())):
+            if device is not None and device.measure_trials and f"device:{device.name}" in self.search.resources:
+                raise ValueError(
+                    f"device:{device.name} cannot be among search.resources, as measure_trials takes it for measuring"
+                )
         return self
 
     @field_validator("also")

@@ -1,4 +1,4 @@
-"""Registers and verifies devices on the nodes of a Ray cluster that they are."""
+"""Registers and verifies devices, and measures networks, on the nodes of a Ray cluster that they are."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hwnas.latency_tables.beside_anchors import BesideAnchors
 from hwnas.latency_tables.device import Device, device_folder, list_devices, load_device
 from hwnas.latency_tables.device_files import Files, device_files, device_from_files
-from hwnas.latency_tables.profiler import Progress
+from hwnas.latency_tables.profiler import Progress, prepare
+from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.predictors.metrics import PredictionError
 from hwnas.predictors.registration import covers, verify
 from hwnas.predictors.registration_request import RegistrationRequest, run_registration
 from hwnas.search.observer import Observer
+from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError, InvalidOptionError
 from hwnas.spaces.space import Space
@@ -59,6 +62,25 @@ def verify_on_node(
     return [(space_from_spec(json.loads(key)), error, speed) for key, error, speed in found]
 
 
+def measure_on_node(
+    device: Device,
+    space: Space,
+    candidates: Sequence[Candidate],
+    protocol: Protocol,
+    attempts: int,
+    address: str | None,
+    observer: Observer,
+) -> tuple[list[Timing], float]:
+    """Latencies of networks with random weights on the node that is the device; see `BesideAnchors.measure`."""
+    from hwnas.search.ray_cluster import cluster, run_on_device
+
+    written = [candidate.to_json() for candidate in candidates]
+    with cluster(address=address):
+        arguments = (device_files(device), json.dumps(space.spec), written, protocol, attempts)
+        timings, slow = run_on_device(device.name, _measure, arguments, observer)
+    return timings, slow
+
+
 def _refuse_changed(name: str, sent: Files | None) -> None:
     """Raises where a device is not as it was sent, None for not known: saving would delete what came in between."""
     now = device_files(load_device(name)) if name in list_devices() else None
@@ -75,6 +97,21 @@ def _register(request: RegistrationRequest, known: Sequence[Files], progress: Pr
     devices = [device_from_files(files) for files in known]
     with TemporaryDirectory(prefix="hwnas-") as folder:
         return device_files(run_registration(request, devices, folder=Path(folder), progress=progress))
+
+
+def _measure(
+    files: Files, spec: str, written: Sequence[str], protocol: Protocol, attempts: int, progress: Progress
+) -> tuple[list[Timing], float]:
+    """On the node."""
+    torch.set_num_threads(1)
+    device, space = device_from_files(files), space_from_spec(json.loads(spec))
+    runtime = device.make_runtime()
+    progress("measuring the networks, interleaved", 0.2)
+    bench = BesideAnchors(space, device.table, runtime, device.steadiness())
+    candidates = [Candidate.from_json(text) for text in written]
+    items = [prepare(space, space.encode(candidate), runtime).run for candidate in candidates]
+    names = [f"network {candidate.digest}" for candidate in candidates]
+    return bench.measure(items, protocol, names=names, attempts=attempts)
 
 
 def _verify(files: Files, networks: int, seed: int, progress: Progress) -> list[tuple[str, PredictionError, float]]:

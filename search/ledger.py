@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ STUDY = "search"
 State = Literal["running", "complete", "pruned", "failed"]
 _STATES: dict[str, State] = {"RUNNING": "running", "COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 _OPTUNA_STATES = {state: name for name, state in _STATES.items()}
+NOTHING: Mapping[str, float] = MappingProxyType({})
 LOCKED_S = 60.0
 """So long a write waits for another program that has locked the file."""
 
@@ -43,6 +45,7 @@ class Trial:
         reward: The objective's value for it, or None.
         steps: Units of budget spent.
         costs: By name, from the cost model.
+        measured: Those that were measured for this candidate, by name; they count instead.
         error: Why it failed.
         finished_s: Seconds from the run's beginning, time away between resumes not counted.
         curve: Accuracy after each step.
@@ -58,11 +61,17 @@ class Trial:
     reward: float | None
     steps: int
     costs: Mapping[str, float]
+    measured: Mapping[str, float]
     error: str
     finished_s: float
     curve: tuple[float, ...]
     results_before: int
     place: int | None
+
+    @property
+    def known_costs(self) -> dict[str, float]:
+        """By name: as measured, else from the cost model."""
+        return {**self.costs, **self.measured}
 
 
 class Ledger:
@@ -129,6 +138,7 @@ class Ledger:
             reward=None,
             steps=0,
             costs=dict(costs),
+            measured={},
             error="",
             finished_s=0.0,
             curve=(),
@@ -173,6 +183,7 @@ class Ledger:
         finished_s: float,
         error: str = "",
         curve: Sequence[float] = (),
+        measured: Mapping[str, float] = NOTHING,
     ) -> Trial:
         """Records what became of a candidate; raises `DiskFullError` where there is no room, and records nothing."""
         result: dict[str, Any] = {
@@ -182,6 +193,7 @@ class Ledger:
             "finished_s": finished_s,
             "error": error,
             "curve": tuple(curve),
+            "measured": dict(measured),
             "place": self._results,
         }
         trial = replace(self._trials[number], state=state, **result)
@@ -191,7 +203,7 @@ class Ledger:
                 assert accuracy is not None
                 connection.executemany(
                     "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
-                    [(id_, 0, accuracy), (id_, 1, trial.costs[self.metric])],
+                    [(id_, 0, accuracy), (id_, 1, trial.known_costs[self.metric])],
                 )
             _set_attributes(connection, id_, {"result": result})
             connection.execute(
@@ -213,6 +225,7 @@ class Ledger:
             finished_s=trial.finished_s,
             error=trial.error,
             curve=trial.curve,
+            measured=trial.measured,
         )
 
     def trials(self) -> list[Trial]:
@@ -276,6 +289,7 @@ class Ledger:
             reward=result.get("reward"),
             steps=result.get("steps", 0),
             costs=attributes["costs"],
+            measured=result.get("measured", {}),
             error=result.get("error", ""),
             finished_s=result.get("finished_s", 0.0),
             curve=tuple(result.get("curve", ())),

@@ -96,7 +96,7 @@ def run_on_device(name: str, function: Callable[..., Any], arguments: tuple[Any,
     lost: _LostError | None = None
     for _ in range(ATTEMPTS):
         try:
-            node = _node_of(name)
+            node = node_of(name)
         except UnavailableError as error:
             raise UnavailableError(f"{lost}; nothing is saved. Now {error}" if lost else str(error)) from lost
         if lost:
@@ -127,7 +127,7 @@ class _Messages:
         return taken
 
 
-def _node_of(name: str) -> dict[str, Any]:
+def node_of(name: str) -> dict[str, Any]:
     """The node that is the device, as Ray describes it."""
     nodes = alive_nodes()
     found = [node for node in nodes if node["Resources"].get(DEVICE + name, 0) > 0]
@@ -169,7 +169,7 @@ def _run(node: Mapping[str, Any], function: Callable[..., Any], arguments: tuple
     try:
         return _result(label(node), task, messages, observer)
     except RayTaskError as error:
-        raise _in_words(label(node), error) from None
+        raise in_words(label(node), error) from None
     except RayError as error:
         with suppress(RayError):
             _cancel(task)  # where only Ray lost sight of it, it would go on holding the node
@@ -204,7 +204,7 @@ def _cancel(task: Any) -> None:
         ray.cancel(task, force=True)
 
 
-def _in_words(label: str, error: Any) -> Exception:
+def in_words(label: str, error: Any) -> Exception:
     """What a task raised, as it is raised here."""
     cause: Exception = error.cause
     if isinstance(cause, HwnasError):
@@ -223,15 +223,15 @@ def _there(messages: Any, function: Callable[..., Any], arguments: tuple[Any, ..
         with suppress(RayError):
             ray.wait([messages.say.remote(text, share)], timeout=SAY_S)  # measuring goes on with nothing under way
 
-    with _priority_of_node(say):
+    with priority_of_node(say):
         return function(*arguments, progress=say)
 
 
 @contextmanager
-def _priority_of_node(say: Callable[[str, None], None]) -> Iterator[None]:
+def priority_of_node(say: Callable[[str, None], None] = lambda words, share: None) -> Iterator[None]:
     """The priority with which the node was started, instead of the low one that Ray gives its processes.
 
-    They are used again, so they get theirs back.
+    They are used again, so they get theirs back. ``say`` hears where that cannot be had.
     """
     try:
         low, usual = os.getpriority(os.PRIO_PROCESS, 0), os.getpriority(os.PRIO_PROCESS, os.getppid())

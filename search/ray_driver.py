@@ -26,6 +26,7 @@ from hwnas.search.curves import Curves
 from hwnas.search.evaluators.base import Evaluation, Evaluator
 from hwnas.search.halving import SuccessiveHalving
 from hwnas.search.ledger import State, Trial
+from hwnas.search.measured_trials import TrialMeasurements
 from hwnas.search.ray_nodes import as_ray_says, check_resources, own_version, wrong_version
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import UnavailableError
@@ -48,6 +49,7 @@ def run_trials(
     seed: int,
     on_trial: Callable[[Trial], None],
     resources: Mapping[str, float] = ONE_CPU,
+    measurements: TrialMeasurements | None = None,
 ) -> None:
     """Evaluates the session's candidates as Tune trials until there are no more.
 
@@ -60,13 +62,14 @@ def run_trials(
         seed: Added to a trial's number, it seeds that trial.
         on_trial: Called after each trial.
         resources: That a trial takes of its node, by name: ``cpu``, ``gpu``, and the node's own such as ``device:pi5``.
+        measurements: Measure the candidates meanwhile; by default they are judged by prediction.
 
     Raises:
         UnavailableError: No node has the resources, or a node has another version of hwnas.
         DiskFullError: There is no room for what must be written; what was finished is kept.
     """
     check_resources(resources)
-    searcher = _SessionSearcher(session, evaluator.steps, seed, Curves(folder / "tune"), on_trial)
+    searcher = _SessionSearcher(session, evaluator.steps, seed, Curves(folder / "tune"), on_trial, measurements)
     trainable = tune.with_parameters(_Trial, evaluator=evaluator, threads=_threads(resources), version=own_version())
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # all workers start at once, as much as a searcher can
     tuner = tune.Tuner(
@@ -144,7 +147,13 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
     """
 
     def __init__(
-        self, session: SearchSession, steps: int, seed: int, curves: Curves, on_trial: Callable[[Trial], None]
+        self,
+        session: SearchSession,
+        steps: int,
+        seed: int,
+        curves: Curves,
+        on_trial: Callable[[Trial], None],
+        measurements: TrialMeasurements | None,
     ) -> None:
         super().__init__(metric="reward", mode="max")
         self.session = session
@@ -152,6 +161,7 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         self.seed = seed
         self.curves = curves
         self.on_trial = on_trial
+        self.measurements = measurements
         self.numbers: dict[str, int] = {}
         self.accuracies: dict[int, list[float]] = {}
         self.failure: Exception | None = None
@@ -168,9 +178,12 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         if trial is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = trial.number
+        candidate = self.session.controller.space.decode(trial.row)
+        if self.measurements is not None:
+            self.measurements.begin(trial.number, candidate)
         return {
             "number": trial.number,
-            "candidate": self.session.controller.space.decode(trial.row).to_json(),
+            "candidate": candidate.to_json(),
             "reward_per_accuracy": reward_per_accuracy(self.session, trial),
             "seed": self.seed + trial.number,
         }
@@ -197,11 +210,14 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
             number = self.numbers.pop(trial_id)
             self.curves.close(number)
             curve = self.accuracies.pop(number, [])
+            measured = self.measurements.take(number) if self.measurements is not None else {}
             if failed:
                 done = self.session.finish(number, "failed", accuracy=None, steps=0, error=failed, curve=curve)
             else:
                 state: State = "complete" if len(curve) >= self.steps else "pruned"
-                done = self.session.finish(number, state, accuracy=curve[-1], steps=len(curve), curve=curve)
+                done = self.session.finish(
+                    number, state, accuracy=curve[-1], steps=len(curve), curve=curve, measured=measured
+                )
             self.on_trial(done)
 
     @contextmanager

@@ -108,7 +108,7 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
     observer.stage("Export")
     for each, own in zip(runs, finals, strict=True):
         if each.result is None and own:
-            conclude(each, own, observer)
+            conclude(each, own, observer, address)
     missing = [each for each in runs if each.result is None]
     if missing:
         folders = ", ".join(str(each.folder) for each in missing)
@@ -187,6 +187,7 @@ def _check_goals(runs: Sequence[Run], device: Device) -> None:
 
 def search(run: Run, observer: Observer) -> None:
     """Evaluates candidates until the budget is spent."""
+    from hwnas.search.measured_trials import TrialMeasurements
     from hwnas.search.ray_driver import run_trials
 
     budget = run.config.search
@@ -206,16 +207,18 @@ def search(run: Run, observer: Observer) -> None:
         observer.trial(trial, trial.number + 1, session.trials)
 
     try:
-        run_trials(
-            session,
-            evaluator,
-            run.folder,
-            workers=budget.workers,
-            early_stopping=budget.early_stopping,
-            seed=budget.seed,
-            on_trial=on_trial,
-            resources=budget.resources,
-        )
+        with TrialMeasurements(run.space, run.measuring, observer) as measurements:
+            run_trials(
+                session,
+                evaluator,
+                run.folder,
+                workers=budget.workers,
+                early_stopping=budget.early_stopping,
+                seed=budget.seed,
+                on_trial=on_trial,
+                resources=budget.resources,
+                measurements=measurements,
+            )
     finally:
         run.ledger.settle()
 
@@ -223,8 +226,9 @@ def search(run: Run, observer: Observer) -> None:
 def best_trials(run: Run, n: int, others_than: Candidate | None = None) -> list[Trial]:
     """The finished trials of highest reward among those that were trained to the end, or failing that to any point.
 
-    Rewards and constraints are judged by what the run's device predicts now. Those that meet what the run asks for, if
-    there are any, are all that counts: with several networks wanted, not every trial is for this one.
+    Rewards and constraints are judged by what was measured, else by what the run's device predicts now. Those that meet
+    what the run asks for, if there are any, are all that counts: with several networks wanted, not every trial is for
+    this one.
     """
     trials = [t for t in run.ledger.finished if t.accuracy is not None]
     if not trials:
@@ -232,9 +236,9 @@ def best_trials(run: Run, n: int, others_than: Candidate | None = None) -> list[
         raise UnavailableError(
             f"no trial of this run succeeded; their errors: {'; '.join(sorted(errors)[:3]) or 'none'}"
         )
-    rows = np.array([t.row for t in trials])
-    rewards = run.objective.reward(np.array([t.accuracy for t in trials], dtype=np.float64), run.cost(rows))
-    meets = run.objective.factor(run.cost(rows)) > 0
+    costs = run.costs_of(trials)
+    rewards = run.objective.reward(np.array([t.accuracy for t in trials], dtype=np.float64), costs)
+    meets = run.objective.factor(costs) > 0
     kept = [i for i in range(len(trials)) if meets[i] or not meets.any()]
     kept = [i for i in kept if trials[i].state == "complete"] or kept
     kept.sort(key=lambda i: -rewards[i])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from hwnas.predictors.several import CostsInPlaces
 from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controllers.controller import controller_class
 from hwnas.search.datasets import Dataset, load_dataset
-from hwnas.search.goal import FORMS, Goal
+from hwnas.search.goal import FORMS, Floats, Goal
 from hwnas.search.ledger import Ledger, Trial
 from hwnas.search.objective import Objective
 from hwnas.search.run_lock import held
@@ -195,6 +195,12 @@ class Run:
             cost = CostsInPlaces(self.cost, elsewhere)
         return Objective(cost, tuple(goals))
 
+    @property
+    def measuring(self) -> dict[str, Device]:
+        """The devices on which trials are measured, by the place before the names of their costs, see `wanted`."""
+        leaders = [group[0] for group in self.by_device if group[0].config.device.measure_trials]
+        return {"" if each is self else each.config.device.name: each.device for each in leaders}
+
     def goal_with(self, cost: CostModel) -> Goal:
         """The network that is wanted; targets given as shares are of the reference network's cost.
 
@@ -227,14 +233,30 @@ class Run:
         if len(self.ledger) == len(trials):
             return
         self.ledger.settle()  # what SQLite keeps beside the file must not outlive it
+        trials = [replace(trial, measured=self._measured_here(trial)) for trial in trials]
         costs = self.cost(np.array([t.row for t in trials]))
-        rewards = self.objective.reward(np.array([t.accuracy for t in trials], dtype=np.float64), costs)
+        accuracy = np.array([t.accuracy for t in trials], dtype=np.float64)
+        rewards = self.objective.reward(accuracy, self.costs_of(trials))
         with replacing(self.ledger.path) as temporary:
             ledger = Ledger(temporary, self.space, self.config.objective.metric)
             for i, (trial, reward) in enumerate(zip(trials, rewards, strict=True)):
                 ledger.adopt(trial, {name: float(values[i]) for name, values in costs.items()}, float(reward))
             ledger.settle()
         del self.__dict__["ledger"]
+
+    def costs_of(self, trials: Sequence[Trial]) -> dict[str, Floats]:
+        """What trials' candidates cost, by name, shape (n,): as measured, else as the device predicts now."""
+        costs = dict(self.cost(np.array([t.row for t in trials])))
+        for name, predicted in costs.items():
+            measured = np.array([t.measured.get(name, np.nan) for t in trials])
+            costs[name] = np.where(np.isnan(measured), predicted, measured)
+        return costs
+
+    def _measured_here(self, trial: Trial) -> dict[str, float]:
+        """What was measured of a trial of the whole run on this one's device; see `wanted` for the names."""
+        place = "" if self.leader is (self.outer or self) else self.config.device.name
+        found = {name.rpartition(":"): value for name, value in trial.measured.items()}
+        return {name: value for (there, _, name), value in found.items() if there == place}
 
     def weights_path(self, candidate: Candidate) -> Path:
         """Where the weights of a network are that was trained in full."""

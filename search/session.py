@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from hwnas.search.controllers.controller import Controller
-from hwnas.search.ledger import Ledger, State, Stopwatch, Trial
+from hwnas.search.ledger import NOTHING, Ledger, State, Stopwatch, Trial
 from hwnas.spaces.errors import InfeasibleError, InvalidFileError
 from hwnas.spaces.files import write_text
 
@@ -121,12 +121,16 @@ class SearchSession:
         steps: int,
         error: str = "",
         curve: Sequence[float] = (),
+        measured: Mapping[str, float] = NOTHING,
     ) -> Trial:
-        """Records what became of a candidate, and tells the controller; raises `DiskFullError` before it does."""
+        """Records what became of a candidate, and tells the controller; raises `DiskFullError` before it does.
+
+        ``measured`` are costs by name that count instead of those that were predicted.
+        """
         trial = self.ledger[number]
         reward = None
         if accuracy is not None:
-            costs = {name: np.array([value]) for name, value in trial.costs.items()}
+            costs = {name: np.array([value]) for name, value in {**trial.costs, **measured}.items()}
             reward = float(self.controller.objective.reward(np.array([accuracy]), costs)[0])
         done = self.ledger.end(
             number,
@@ -137,6 +141,7 @@ class SearchSession:
             finished_s=self.clock(),
             error=error,
             curve=curve,
+            measured=measured,
         )
         self._running -= 1
         self._tell(done)
@@ -149,6 +154,7 @@ class SearchSession:
     def _tell(self, trial: Trial) -> None:
         accuracy = np.nan if trial.accuracy is None or trial.state == "failed" else trial.accuracy
         metrics = {"accuracy": np.array([accuracy]), "fidelity": np.array([min(1.0, trial.steps / self.steps)])}
+        metrics |= {name: np.array([value]) for name, value in trial.measured.items()}
         self._timed(lambda: self.controller.tell(trial.row[None], metrics))
         self._told += 1
 

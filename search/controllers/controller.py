@@ -81,14 +81,19 @@ class Controller(ABC):
         Args:
             rows: Shape (n, decisions).
             metrics: ``accuracy``, shape (n,), as a share; NaN for a trial that failed. ``fidelity``, shape (n,), the
-                share of the full budget after which that accuracy was had: 1 by default.
+                share of the full budget after which that accuracy was had: 1 by default. Names of costs, shape (n,):
+                as measured, which counts instead of what is predicted; NaN where a candidate was not measured.
+
+        Raises:
+            UnknownNameError: A metric that is no cost of the objective's.
         """
         rows = np.atleast_2d(rows).astype(np.int16)
-        accuracy = np.atleast_1d(np.asarray(metrics["accuracy"], dtype=np.float64))
-        fidelity = np.atleast_1d(np.asarray(metrics.get("fidelity", np.ones(len(rows))), dtype=np.float64))
+        values = {name: np.atleast_1d(np.asarray(of, dtype=np.float64)) for name, of in metrics.items()}
+        accuracy, fidelity = values.pop("accuracy"), values.pop("fidelity", np.ones(len(rows)))
         for i, row in enumerate(rows):
+            measured = {name: of[i : i + 1] for name, of in values.items()}
             self._asked[row.tobytes()] = False
-            self.results.add(row[None], accuracy[i : i + 1], fidelity[i : i + 1])
+            self.results.add(row[None], accuracy[i : i + 1], fidelity[i : i + 1], measured)
             self.learn()
 
     def avoid(self, rows: Rows) -> None:

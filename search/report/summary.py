@@ -181,11 +181,14 @@ def _rank_share(o: Operator, by_name: Mapping[str, Operator]) -> float:
 
 
 def _trial_points(run: Run, drift: float) -> list[TrialPoint]:
-    """All finished trials, costs and rewards as the run's device predicts them at its end, at the speed it then had."""
+    """All finished trials; costs, and rewards by them, are as measured, else as the run's device predicts at its end.
+
+    Latencies are at the speed that it then had.
+    """
     trials = run.ledger.finished
     if not trials:
         return []
-    costs = run.cost(np.array([t.row for t in trials]))
+    costs = run.costs_of(trials)
     rewards = run.objective.reward(np.array([t.accuracy for t in trials], dtype=np.float64), costs)
     costs["latency_ms"] = costs["latency_ms"] * drift
     return [

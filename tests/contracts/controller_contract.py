@@ -222,6 +222,20 @@ class ControllerContract:
         assert at_once.state_dict() == one_by_one.state_dict()
         assert (at_once.ask(5) == one_by_one.ask(5)).all()
 
+    def test_measured_costs_count_instead_of_predicted_ones(self) -> None:
+        controller = self.make()
+        rows = controller.ask(3)
+        name = controller.objective.goals[0].metric
+        known = controller.objective.cost(rows)[name] * [1, 2, 1]
+        accuracy = np.array([0.25, 0.5, 0.75])
+        controller.tell(rows, {"accuracy": accuracy, name: np.array([np.nan, known[1], np.nan])})
+        again = restored(controller.state_dict(), self.make())
+        for one in (controller, again):
+            assert one.results.costs[name].tolist() == known.tolist()
+        assert (again.ask(2) == controller.ask(2)).all()
+        with pytest.raises(UnknownNameError, match="'laziness'"):
+            controller.tell(rows, {"accuracy": accuracy, "laziness": accuracy})
+
     def test_failed_trials_are_accepted_and_not_proposed_again(self) -> None:
         space = tiny_space()
         controller = self.make(space)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from hwnas.latency_tables import profiler as profiler_module
+from hwnas.latency_tables.beside_anchors import slowness
 from hwnas.latency_tables.device import Precision
 from hwnas.latency_tables.plan import anchors, precision_pairs, uniform_precision
-from hwnas.latency_tables.profiler import Plan, extend, profile_space, slowness
+from hwnas.latency_tables.profiler import Plan, extend, profile_space
+from hwnas.latency_tables.records import anchors_usual_ms
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.latency_tables.timing import Protocol
@@ -157,8 +159,8 @@ def test_anchors_of_several_kinds_tell_how_slow_the_machine_is(space: Space, reg
     assert len({space.decode(row).digest for row in rows}) == 6
     usual = [table.latency_of(space.decode(row).digest, space.key) for row in rows]
     now = [ms * f for ms, f in zip(usual, (1.4, 2.0, 1.7, 1.7, 1.8, 1.9), strict=True) if ms]
-    assert slowness(space, table, now) == pytest.approx(1.75), "the median"
-    assert slowness(space, LatencyTable(), now) == 1.0
+    assert slowness(now, anchors_usual_ms(space, table)) == pytest.approx(1.75), "the median"
+    assert slowness(now, anchors_usual_ms(space, LatencyTable())) == 1.0
 
 
 def test_nothing_to_add_changes_nothing(space: Space, registered: Registered) -> None:

@@ -175,7 +175,7 @@ def conclude_again(finished: Path, folder: Path, device: Device, **sections: dic
         Final(Candidate(values), network.validation_accuracy, folder / "finals" / f"{network.digest}.safetensors")
         for network, values in zip(known.networks, known.candidates, strict=True)
     ]
-    assert measure_finals(run, finals) is None
+    assert measure_finals(run, finals, Observer()) is None
     found = conclude(run, finals, Observer())
     write_report(folder / "report.html", report_data(run, found))
     return run, found

@@ -72,8 +72,13 @@ def test_everything_recorded_is_there_after_reopening(tmp_path: Path) -> None:
 def test_what_is_in_memory_is_what_is_in_the_file(tmp_path: Path) -> None:
     ledger = filled(tmp_path)
     ledger.begin(some_rows(5)[4], COSTS)
-    ledger.end(3, "complete", accuracy=0.5, reward=0.1, steps=3, finished_s=16.0, curve=[0.25, 0.375, 0.5])
+    curve, measured = [0.25, 0.375, 0.5], {"latency_ms": 0.5}
+    ledger.end(3, "complete", accuracy=0.5, reward=0.1, steps=3, finished_s=16.0, curve=curve, measured=measured)
     again = a_ledger(tmp_path)
+    assert again[3].measured == measured
+    assert again[3].costs == COSTS
+    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    assert study.trials[3].values == [0.5, 0.5], "what was measured counts"
     assert len(again) == len(ledger) == 5
     for there, here in zip(again.trials(), ledger.trials(), strict=True):
         assert there.row.tolist() == here.row.tolist()

@@ -103,7 +103,7 @@ def test_two_nodes_cannot_be_one_device(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UnavailableError, match=said):
         run_on_device(NAME, count_begun, (), Heard())
     del nodes[0]
-    assert ray_cluster._node_of(NAME)["NodeID"] == "1"
+    assert ray_cluster.node_of(NAME)["NodeID"] == "1"
 
 
 def niceness(progress: Any) -> int:

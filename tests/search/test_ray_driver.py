@@ -17,6 +17,8 @@ from ray import cloudpickle
 from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.controllers.random_search import RandomSearch
 from hwnas.search.ledger import Ledger, Trial
+from hwnas.search.measured_trials import TrialMeasurements
+from hwnas.search.observer import Observer
 from hwnas.search.ray_cluster import cluster
 from hwnas.search.ray_driver import map_parallel, run_trials
 from hwnas.search.session import SearchSession
@@ -98,7 +100,7 @@ def run(folder: Path, trials: int, **script: Any) -> list[Trial]:
     """All trials of a search, after checking that each was reported once."""
     workers, early = script.pop("workers", 2), script.pop("early_stopping", False)
     name, evaluator = script.pop("controller", "random"), script.pop("evaluator", Scripted)
-    resources = script.pop("resources", {"cpu": 1})
+    resources, measurements = script.pop("resources", {"cpu": 1}), script.pop("measurements", None)
     (folder / "marks").mkdir(exist_ok=True)
     ledger = Ledger(folder / "optuna.db", SPACE, "latency_ms")
     known = len(ledger.finished)
@@ -114,6 +116,7 @@ def run(folder: Path, trials: int, **script: Any) -> list[Trial]:
         seed=SEED,
         on_trial=heard.append,
         resources=resources,
+        measurements=measurements,
     )
     recorded = ledger.trials()
     assert sorted(t.number for t in heard) == list(range(known, trials))
@@ -160,6 +163,29 @@ def test_candidates_are_evaluated_once_whatever_becomes_of_them(tmp_path: Path) 
     assert (tmp_path / "marks" / "packed").read_text().count("packed") == 1  # with the data that it holds
     assert [t.results_before for t in trials[:2]] == [0, 0]  # both workers begin at once
     assert list((tmp_path / "tune").glob("trial-0000*/events.out.tfevents*"))
+
+
+class Measured(TrialMeasurements):
+    """Whatever trial, it takes ten times its number in milliseconds; every third was not measured."""
+
+    begun: list[tuple[int, str]]
+
+    def begin(self, number: int, candidate: Candidate) -> None:
+        self.begun.append((number, candidate.digest))
+
+    def take(self, number: int) -> dict[str, float]:
+        return {"latency_ms": 10.0 * number} if number % 3 else {}
+
+
+def test_what_is_measured_of_a_trial_counts_for_it(tmp_path: Path) -> None:
+    measurements = Measured(SPACE, {}, Observer())
+    measurements.begun = []
+    trials = run(tmp_path, 5, workers=1, measurements=measurements)
+    assert measurements.begun == [(t.number, t.digest) for t in trials]
+    assert [t.measured for t in trials] == [{}, {"latency_ms": 10.0}, {"latency_ms": 20.0}, {}, {"latency_ms": 40.0}]
+    for trial in trials:
+        latency = trial.measured.get("latency_ms", cost(trial.row)["latency_ms"][0])
+        assert trial.reward == pytest.approx(trial.accuracy * (latency / 7.0) ** -0.07)
 
 
 @pytest.mark.slow

@@ -181,7 +181,7 @@ class TestFinishedRun:
             return [Timing(ms, ms, 0.0, 1) for ms in (*(1.7 * ms for ms in known), 0.5, 0.7)]
 
         monkeypatch.setattr(chunks, "measure", planted)
-        measured = measure_finals(run, [final, final])
+        measured = measure_finals(run, [final, final], Observer())
         assert measured is not None
         timings, drift = measured
         assert [t.p50_ms for t in timings] == [0.5, 0.7]

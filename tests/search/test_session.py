@@ -56,6 +56,25 @@ def story(folder: Path, space: Space | None = None) -> list[tuple[Any, ...]]:
     return [(t.number, t.digest, t.state, t.accuracy, t.reward, t.steps, t.error, dict(t.costs)) for t in trials]
 
 
+def test_what_was_measured_counts_and_is_not_forgotten(tmp_path: Path) -> None:
+    session = open_session(tmp_path)
+    goal = session.controller.objective.goals[0]
+    first, second = (session.next() for _ in range(2))
+    assert first
+    assert second
+    done = session.finish(first.number, "complete", accuracy=0.5, steps=1, measured={"latency_ms": 80.0})
+    assert done.reward == goal.reward(np.array([0.5]), {"latency_ms": np.array([80.0])})[0]
+    assert session.controller.results.costs["latency_ms"].tolist() == [80.0]
+    assert session.controller.results.costs["macs"].tolist() == [first.costs["macs"]]
+    session.finish(second.number, "complete", accuracy=0.5, steps=1)
+    known = [80.0, second.costs["latency_ms"]]
+    assert session.controller.results.costs["latency_ms"].tolist() == known
+    for lost in (False, True):  # from the controller's state, and from the ledger
+        if lost:
+            (tmp_path / "controller.json").unlink()
+        assert open_session(tmp_path).controller.results.costs["latency_ms"].tolist() == known
+
+
 @contextmanager
 def snapshots_of(session: SearchSession, folder: Path, into: Path) -> Iterator[list[Path]]:
     """Copies the run's files before and after each single write, as a kill at that moment would leave them."""
