@@ -2,7 +2,7 @@
 
 At the end the networks of all runs and the reference are measured once more, interleaved, on this machine: what runs
 measured at different times is not compared. The hypervolume is that of the trials: validation accuracy above chance,
-and predicted latency below the reference's.
+and latency, measured or predicted, below the reference's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.latency_tables.machine import same_machine
 from hwnas.search.conclusion import measure_finals
 from hwnas.search.config import ControllerConfig, SearchConfig
 from hwnas.search.controllers.controller import controller_class
@@ -26,8 +27,11 @@ from hwnas.search.run_folder import Run
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import InvalidFileError
 
-SAME = ("space", "data", "device", "objective", "also", "training", "final")
-"""Sections of the configuration that runs must have in common to be compared. How they search is their own."""
+SAME = ("space", "data", "objective", "also", "training", "final")
+"""Sections of the configuration that runs must have in common to be compared, beside the device's name and the seed.
+
+How they search is their own.
+"""
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the time that the search took, after which its hypervolume is taken."""
 REFERENCE = "reference"
@@ -75,7 +79,10 @@ def _opened(folder: Path, wanted: SearchConfig) -> Run:
         return Run.create(folder, wanted)
     run = Run.open(folder)
     expected = wanted.model_copy(update={"space": wanted.space.resolved()})
-    differs = [section for section in SAME if getattr(run.config, section) != getattr(expected, section)]
+    known = run.config
+    differs = [section for section in SAME if getattr(known, section) != getattr(expected, section)]
+    differs += ["device.name"] * (known.device.name != expected.device.name)
+    differs += ["search.seed"] * (known.search.seed != expected.search.seed)
     if differs:
         raise InvalidFileError(
             f"{folder} holds a run that cannot be compared: its {', '.join(differs)} differ; give --out another folder"
@@ -92,7 +99,8 @@ def _measured_together(runs: Sequence[Run], observer: Observer) -> tuple[list[Ne
         candidate, network = Candidate(result.candidates[which]), result.networks[which]
         networks.append(network)
         finals.append(Final(candidate, network.validation_accuracy, run.weights_path(candidate)))
-    measured = measure_finals(runs[0], finals, observer)
+    here = same_machine(runs[0].device.profile.facts)
+    measured = measure_finals(runs[0], finals, observer) if here else None
     return networks, [timing.p50_ms for timing in measured[0]] if measured else [math.nan] * len(finals)
 
 

@@ -92,10 +92,11 @@ def measure_finals(
         UnavailableError: The cluster has no such node.
     """
     if not same_machine(run.device.profile.facts):
-        if not run.config.device.measure_trials:
+        if not run.measures_trials:
             return None
         candidates = [final.candidate for final in finals]
-        return measure_on_node(run.device, run.space, candidates, FINAL_PROTOCOL, ATTEMPTS, address, observer)
+        kept = f"what was trained is kept: go on with '{run.resume_command} --address …'"
+        return measure_on_node(run.device, run.space, candidates, FINAL_PROTOCOL, ATTEMPTS, address, observer, kept)
     observer.progress("measuring the networks, interleaved", 0.2)
     runtime = run.device.make_runtime()
     bench = BesideAnchors(run.space, run.device.table, runtime, run.steadiness)

@@ -202,12 +202,11 @@ class SearchConfig(_Section):
         return self
 
     @model_validator(mode="after")
-    def _devices_to_measure_on(self) -> SearchConfig:
-        for device in (self.device, *(own.device for own in self.also.values())):
-            if device is not None and device.measure_trials and f"device:{device.name}" in self.search.resources:
-                raise ValueError(
-                    f"device:{device.name} cannot be among search.resources, as measure_trials takes it for measuring"
-                )
+    def _measured_or_not(self) -> SearchConfig:
+        for own in self.also.values():
+            device = own.device or self.device
+            if device.name == self.device.name and device.measure_trials != self.device.measure_trials:
+                raise ValueError(f"measure_trials of {device.name} must be the same everywhere")
         return self
 
     @field_validator("also")

@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
 from hwnas.latency_tables.beside_anchors import BesideAnchors
 from hwnas.latency_tables.device import Device, device_folder, list_devices, load_device
 from hwnas.latency_tables.device_files import Files, device_files, device_from_files
+from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import Progress, prepare
+from hwnas.latency_tables.runtimes import Runtime
 from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.predictors.metrics import PredictionError
 from hwnas.predictors.registration import covers, verify
@@ -20,7 +23,7 @@ from hwnas.predictors.registration_request import RegistrationRequest, run_regis
 from hwnas.search.observer import Observer
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
-from hwnas.spaces.errors import InvalidFileError, InvalidOptionError
+from hwnas.spaces.errors import InvalidFileError, InvalidOptionError, UnavailableError
 from hwnas.spaces.space import Space
 
 
@@ -70,15 +73,51 @@ def measure_on_node(
     attempts: int,
     address: str | None,
     observer: Observer,
+    consequence: str,
 ) -> tuple[list[Timing], float]:
-    """Latencies of networks with random weights on the node that is the device; see `BesideAnchors.measure`."""
+    """Latencies of networks with random weights on the node that is the device; see `BesideAnchors.measure`.
+
+    Raises:
+        UnavailableError: There is no such cluster or node, it is another machine than was registered, or it was lost,
+            with the ``consequence``.
+        NoisyMeasurementError: Figures that do not repeat.
+    """
     from hwnas.search.ray_cluster import cluster, run_on_device
 
+    check_address(device, address)
     written = [candidate.to_json() for candidate in candidates]
+    arguments = (device_files(device), space.spec, written, protocol, attempts)
     with cluster(address=address):
-        arguments = (device_files(device), json.dumps(space.spec), written, protocol, attempts)
-        timings, slow = run_on_device(device.name, _measure, arguments, observer)
+        timings, slow = run_on_device(device.name, _measure, arguments, observer, consequence)
     return timings, slow
+
+
+def check_address(device: Device, address: str | None) -> None:
+    """Raises what is wrong with measuring on the node that is the device before any node is asked.
+
+    Raises:
+        InvalidOptionError: It is simulated.
+        UnavailableError: There is no ``address`` of a Ray cluster.
+    """
+    if device.profile.simulated:
+        raise InvalidOptionError(f"{device.name} is simulated: there is nothing to measure; leave measure_trials out")
+    if address is None:
+        raise UnavailableError(
+            f"{device.name} is another machine than this one; to measure on it, give the --address of the Ray cluster "
+            f"whose node it is, with the resource device:{device.name}"
+        )
+
+
+def bench_on_node(files: Files, space: Space) -> tuple[Runtime, BesideAnchors]:
+    """What measures networks on the device, which this machine must be; raises `UnavailableError` otherwise."""
+    device = device_from_files(files)
+    if not same_machine(device.profile.facts):
+        raise UnavailableError(
+            f"this is not the machine that was registered as {device.name}: that one's processor is "
+            f"{device.profile.facts.get('processor', 'another')}"
+        )
+    runtime = device.make_runtime()
+    return runtime, BesideAnchors(space, device.table, runtime, device.steadiness())
 
 
 def _refuse_changed(name: str, sent: Files | None) -> None:
@@ -100,14 +139,13 @@ def _register(request: RegistrationRequest, known: Sequence[Files], progress: Pr
 
 
 def _measure(
-    files: Files, spec: str, written: Sequence[str], protocol: Protocol, attempts: int, progress: Progress
+    files: Files, spec: dict[str, Any], written: Sequence[str], protocol: Protocol, attempts: int, progress: Progress
 ) -> tuple[list[Timing], float]:
     """On the node."""
     torch.set_num_threads(1)
-    device, space = device_from_files(files), space_from_spec(json.loads(spec))
-    runtime = device.make_runtime()
+    space = space_from_spec(spec)
+    runtime, bench = bench_on_node(files, space)
     progress("measuring the networks, interleaved", 0.2)
-    bench = BesideAnchors(space, device.table, runtime, device.steadiness())
     candidates = [Candidate.from_json(text) for text in written]
     items = [prepare(space, space.encode(candidate), runtime).run for candidate in candidates]
     names = [f"network {candidate.digest}" for candidate in candidates]

@@ -74,7 +74,13 @@ def _join(address: str) -> None:
         ) from error
 
 
-def run_on_device(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], observer: Observer) -> Any:
+def run_on_device(
+    name: str,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    observer: Observer,
+    consequence: str = "nothing is saved",
+) -> Any:
     """``function(*arguments, progress=…)`` on the node that is the device, alone on its resources.
 
     All of the node's CPUs, GPUs and devices are taken, so nothing of Ray's that needs one of them runs there meanwhile.
@@ -88,6 +94,7 @@ def run_on_device(name: str, function: Callable[..., Any], arguments: tuple[Any,
         function: Of a module that the node has, too.
         arguments: Sent to the node.
         observer: Hears what ``progress`` is called with.
+        consequence: Of its loss, for the error.
 
     Raises:
         UnavailableError: No node is the device, or more than one is, or it was lost.
@@ -98,14 +105,14 @@ def run_on_device(name: str, function: Callable[..., Any], arguments: tuple[Any,
         try:
             node = node_of(name)
         except UnavailableError as error:
-            raise UnavailableError(f"{lost}; nothing is saved. Now {error}" if lost else str(error)) from lost
+            raise UnavailableError(f"{lost}; {consequence}. Now {error}" if lost else str(error)) from lost
         if lost:
             observer.note(f"{lost}; beginning afresh")
         try:
             return _run(node, function, arguments, observer)
         except _LostError as error:
             lost = error
-    raise UnavailableError(f"{lost}, {ATTEMPTS} times; nothing is saved") from lost
+    raise UnavailableError(f"{lost}, {ATTEMPTS} times; {consequence}") from lost
 
 
 class _LostError(Exception):
@@ -139,7 +146,7 @@ def node_of(name: str) -> dict[str, Any]:
         )
     if found:
         return found[0]
-    there = "; ".join(f"{label(n)}: {', '.join(f'{a:g} {r}' for r, a in sorted(_whole(n).items()))}" for n in nodes)
+    there = "; ".join(f"{label(n)}: {', '.join(f'{a:g} {r}' for r, a in sorted(whole(n).items()))}" for n in nodes)
     address = ray.get_runtime_context().gcs_address
     raise UnavailableError(
         f"no node of the Ray cluster has the resource {DEVICE + name} ({there}). On the device, type: ray start "
@@ -147,7 +154,7 @@ def node_of(name: str) -> dict[str, Any]:
     )
 
 
-def _whole(node: Mapping[str, Any]) -> dict[str, float]:
+def whole(node: Mapping[str, Any]) -> dict[str, float]:
     """All of a node's processors, and every device that it is: who takes these has the node alone."""
     return {k: n for k, n in node["Resources"].items() if k in ("CPU", "GPU") or k.startswith(DEVICE)}
 
@@ -156,11 +163,11 @@ def _run(node: Mapping[str, Any], function: Callable[..., Any], arguments: tuple
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     messages = ray.remote(num_cpus=0, scheduling_strategy=here)(_Messages).remote()
-    whole = _whole(node)
+    resources = whole(node)
     remote = ray.remote(
-        num_cpus=whole.pop("CPU", 0),
-        num_gpus=whole.pop("GPU", 0),
-        resources=whole,
+        num_cpus=resources.pop("CPU", 0),
+        num_gpus=resources.pop("GPU", 0),
+        resources=resources,
         max_retries=0,
         scheduling_strategy=there,
     )(_there)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from hwnas.search.curves import Curves
 from hwnas.search.evaluators.base import Evaluation, Evaluator
 from hwnas.search.halving import SuccessiveHalving
 from hwnas.search.ledger import State, Trial
-from hwnas.search.measured_trials import TrialMeasurements
+from hwnas.search.measured_trials import Measurement, MeasuringNode
 from hwnas.search.ray_nodes import as_ray_says, check_resources, own_version, wrong_version
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import UnavailableError
@@ -49,7 +50,8 @@ def run_trials(
     seed: int,
     on_trial: Callable[[Trial], None],
     resources: Mapping[str, float] = ONE_CPU,
-    measurements: TrialMeasurements | None = None,
+    measuring: Sequence[MeasuringNode] = (),
+    note: Callable[[str], None] = lambda words: None,
 ) -> None:
     """Evaluates the session's candidates as Tune trials until there are no more.
 
@@ -62,15 +64,18 @@ def run_trials(
         seed: Added to a trial's number, it seeds that trial.
         on_trial: Called after each trial.
         resources: That a trial takes of its node, by name: ``cpu``, ``gpu``, and the node's own such as ``device:pi5``.
-        measurements: Measure the candidates meanwhile; by default they are judged by prediction.
+        measuring: Where candidates are measured meanwhile; what they cost is predicted otherwise.
+        note: Hears what could not be measured.
 
     Raises:
         UnavailableError: No node has the resources, or a node has another version of hwnas.
         DiskFullError: There is no room for what must be written; what was finished is kept.
     """
-    check_resources(resources)
-    searcher = _SessionSearcher(session, evaluator.steps, seed, Curves(folder / "tune"), on_trial, measurements)
-    trainable = tune.with_parameters(_Trial, evaluator=evaluator, threads=_threads(resources), version=own_version())
+    check_resources(resources, taken=[node.id for node in measuring])
+    searcher = _SessionSearcher(session, evaluator.steps, seed, Curves(folder / "tune"), on_trial, note)
+    trainable = tune.with_parameters(
+        _Trial, evaluator=evaluator, threads=_threads(resources), version=own_version(), measuring=tuple(measuring)
+    )
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # all workers start at once, as much as a searcher can
     tuner = tune.Tuner(
         tune.with_resources(trainable, tune.PlacementGroupFactory([as_ray_says(resources)])),
@@ -153,7 +158,7 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         seed: int,
         curves: Curves,
         on_trial: Callable[[Trial], None],
-        measurements: TrialMeasurements | None,
+        note: Callable[[str], None],
     ) -> None:
         super().__init__(metric="reward", mode="max")
         self.session = session
@@ -161,7 +166,7 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         self.seed = seed
         self.curves = curves
         self.on_trial = on_trial
-        self.measurements = measurements
+        self.note = note
         self.numbers: dict[str, int] = {}
         self.accuracies: dict[int, list[float]] = {}
         self.failure: Exception | None = None
@@ -178,12 +183,9 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         if trial is None:
             return str(Searcher.FINISHED)
         self.numbers[trial_id] = trial.number
-        candidate = self.session.controller.space.decode(trial.row)
-        if self.measurements is not None:
-            self.measurements.begin(trial.number, candidate)
         return {
             "number": trial.number,
-            "candidate": candidate.to_json(),
+            "candidate": self.session.controller.space.decode(trial.row).to_json(),
             "reward_per_accuracy": reward_per_accuracy(self.session, trial),
             "seed": self.seed + trial.number,
         }
@@ -210,11 +212,13 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
             number = self.numbers.pop(trial_id)
             self.curves.close(number)
             curve = self.accuracies.pop(number, [])
-            measured = self.measurements.take(number) if self.measurements is not None else {}
             if failed:
                 done = self.session.finish(number, "failed", accuracy=None, steps=0, error=failed, curve=curve)
             else:
                 state: State = "complete" if len(curve) >= self.steps else "pruned"
+                measured = result.get("measured", {})
+                if lacking := result.get("lacking"):
+                    self.note(f"trial {number + 1} is judged by prediction: {lacking}")
                 done = self.session.finish(
                     number, state, accuracy=curve[-1], steps=len(curve), curve=curve, measured=measured
                 )
@@ -283,10 +287,19 @@ class _AtFailure(tune.Stopper):  # type: ignore[misc]
 class _Trial(tune.Trainable):  # type: ignore[misc]
     """One candidate under evaluation in a worker process; the process is reused for the next candidate."""
 
-    def setup(self, config: dict[str, Any], evaluator: Evaluator, threads: int, version: str) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        evaluator: Evaluator,
+        threads: int,
+        version: str,
+        measuring: tuple[MeasuringNode, ...],
+    ) -> None:
         """Begins with a candidate, unless this node has another version of hwnas than the driver."""
         torch.set_num_threads(threads)
         self.evaluator = evaluator
+        self.measuring = measuring
+        self.measurement = Measurement((), "")
         self.refusal = wrong_version(f"node {ray.util.get_node_ip_address()}", own_version(), version)
         self._start(config)
 
@@ -301,7 +314,8 @@ class _Trial(tune.Trainable):  # type: ignore[misc]
         if self.error:
             return {"accuracy": 0.0, "reward": 0.0, "error": self.error, "done": True}
         done = self.iteration + 1 >= self.evaluator.steps
-        return {"accuracy": accuracy, "reward": accuracy * self.factor, "error": "", "done": done}
+        found = asdict(self.measurement.take()) if done else {}
+        return {"accuracy": accuracy, "reward": accuracy * self.factor, "error": "", "done": done, **found}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins with another candidate in the same process."""
@@ -318,6 +332,8 @@ class _Trial(tune.Trainable):  # type: ignore[misc]
         from hwnas.spaces.candidate import Candidate
 
         self.factor = float(config["reward_per_accuracy"])
+        self.measurement.drop()
+        self.measurement = Measurement(self.measuring, config["candidate"])
         self.error = ""
         self.evaluation: Evaluation | None = None
         try:

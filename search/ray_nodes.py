@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
@@ -33,14 +33,15 @@ def as_ray_says(resources: Mapping[str, float]) -> dict[str, float]:
     return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): amount for name, amount in resources.items()}
 
 
-def check_resources(resources: Mapping[str, float]) -> None:
+def check_resources(resources: Mapping[str, float], taken: Sequence[str] = ()) -> None:
     """Raises `UnavailableError` where no node, nor one that an autoscaler may add, can ever fulfil them.
 
     Args:
         resources: By name: ``cpu``, ``gpu``, and nodes' own.
+        taken: Ids of nodes that do not count, as they are measured on.
     """
     needed = as_ray_says(resources)
-    nodes = alive_nodes()
+    nodes = [node for node in alive_nodes() if node["NodeID"] not in taken]
     offers: list[Mapping[str, float]] = [node["Resources"] for node in nodes]
     config = cluster_state.get_cluster_config()
     offers += [group.resources for group in config.node_group_configs] if config is not None else []
@@ -49,8 +50,9 @@ def check_resources(resources: Mapping[str, float]) -> None:
     there = "; ".join(
         f"{label(node)}: {_list({name: node['Resources'].get(name, 0) for name in needed})}" for node in nodes
     )
+    others = " beside those that are measured on" if taken else ""
     raise UnavailableError(
-        f"a trial needs {_list(needed)} of one node, and no node of the Ray cluster has that ({there}); change "
+        f"a trial needs {_list(needed)} of one node, and no node of the Ray cluster{others} has that ({there}); change "
         "search.resources, or start a node that has them: ray start --address=… --num-cpus=… --num-gpus=… "
         "--resources=…"
     )

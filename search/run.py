@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from hwnas.latency_tables.device import Device, list_devices
+from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import Plan
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, covers, register
 from hwnas.search.conclusion import conclude
 from hwnas.search.config import SearchConfig, load_config
 from hwnas.search.controllers.controller import make_controller
+from hwnas.search.device_node import check_address
 from hwnas.search.evaluation import controller_options, ensure_supernet, evaluator_of
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.finals import Final, train_final
@@ -89,12 +91,14 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
     Whatever further networks are wanted are chosen from the same trials; the run has its result when all of them have
     theirs.
     """
+    from hwnas.search.measured_trials import check_nodes
     from hwnas.search.ray_cluster import cluster
 
     observer.stage("Device")
-    ensure_devices(run, observer)
+    ensure_devices(run, observer, address)
     budget = run.config.search
     with cluster(math.ceil(budget.workers * budget.resources["cpu"]), address):
+        check_nodes(run.measured_on)
         ensure_supernet(run, observer)
         observer.stage("Search")
         search(run, observer)
@@ -120,12 +124,16 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
     return run.result
 
 
-def ensure_devices(run: Run, observer: Observer) -> None:
+def ensure_devices(run: Run, observer: Observer, address: str | None = None) -> None:
     """Puts the devices into the folders, measuring this machine first where it was not measured for the space.
 
     What is known without measuring is checked before anything is measured. The run's own device is put there last:
     until then, the run may be replaced by a corrected one.
     """
+    for first, *_ in run.by_device:
+        known = first.device if first.has_device else _known_device(first)
+        if first.measures_trials and known is not None and not same_machine(known.profile.facts):
+            check_address(known, address)
     groups = [group for group in run.by_device if not group[0].has_device]
     for group in groups:
         known = _known_device(group[0])
@@ -187,7 +195,7 @@ def _check_goals(runs: Sequence[Run], device: Device) -> None:
 
 def search(run: Run, observer: Observer) -> None:
     """Evaluates candidates until the budget is spent."""
-    from hwnas.search.measured_trials import TrialMeasurements
+    from hwnas.search.measured_trials import measuring
     from hwnas.search.ray_driver import run_trials
 
     budget = run.config.search
@@ -207,7 +215,7 @@ def search(run: Run, observer: Observer) -> None:
         observer.trial(trial, trial.number + 1, session.trials)
 
     try:
-        with TrialMeasurements(run.space, run.measuring, observer) as measurements:
+        with measuring(run.space, run.measured_on, observer) as nodes:
             run_trials(
                 session,
                 evaluator,
@@ -217,7 +225,8 @@ def search(run: Run, observer: Observer) -> None:
                 seed=budget.seed,
                 on_trial=on_trial,
                 resources=budget.resources,
-                measurements=measurements,
+                measuring=nodes,
+                note=observer.note,
             )
     finally:
         run.ledger.settle()

@@ -196,9 +196,14 @@ class Run:
         return Objective(cost, tuple(goals))
 
     @property
-    def measuring(self) -> dict[str, Device]:
+    def measures_trials(self) -> bool:
+        """Whether trials are measured on this network's device."""
+        return self.leader.config.device.measure_trials
+
+    @property
+    def measured_on(self) -> dict[str, Device]:
         """The devices on which trials are measured, by the place before the names of their costs, see `wanted`."""
-        leaders = [group[0] for group in self.by_device if group[0].config.device.measure_trials]
+        leaders = [group[0] for group in self.by_device if group[0].measures_trials]
         return {"" if each is self else each.config.device.name: each.device for each in leaders}
 
     def goal_with(self, cost: CostModel) -> Goal:

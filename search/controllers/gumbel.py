@@ -27,7 +27,8 @@ class GumbelSampling(Controller):
     estimated by the score function, with the mean as the baseline, from all results so far; every result serves all
     goals, whichever it was sampled for. The second is exact where the objective's cost offers ``expected`` of all costs
     that count, as `CostModel` does of sums; there, log (E[cost] / bound) is subtracted for each constraint that is
-    broken. Elsewhere the goal's reward takes the accuracy's place in the first.
+    broken; what was measured of single candidates does not count for it. Elsewhere the goal's reward takes the
+    accuracy's place in the first.
 
     Results are weighed by how likely θ would draw them now, as importance sampling has it, tempered by the root of the
     number of decisions: in large spaces the plain ratio would leave one result alone. An entropy bonus keeps options

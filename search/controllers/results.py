@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from hwnas.search.controllers.packing import pack, unpack
 from hwnas.search.goal import Costs, Floats
 from hwnas.spaces.errors import UnknownNameError
 from hwnas.spaces.space import Rows
-
-NOTHING: Costs = MappingProxyType({})
 
 
 class Results:
@@ -53,13 +50,13 @@ class Results:
         """By name, shape (n,) each: as measured where that was told, else as predicted."""
         return {name: values.all for name, values in self._costs.items()}
 
-    def add(self, rows: Rows, accuracy: Floats, fidelity: Floats, measured: Costs = NOTHING) -> None:
+    def add(self, rows: Rows, accuracy: Floats, fidelity: Floats, measured: Costs | None = None) -> None:
         """More results, (m, decisions), (m,) and (m,).
 
         ``measured`` are costs by name, shape (m,) each; NaN where a candidate was not measured. Raises
         `UnknownNameError` where nothing of such a name is predicted.
         """
-        predicted = self._cost(rows)
+        predicted, measured = self._cost(rows), measured or {}
         for name in measured:
             if name not in predicted:
                 raise UnknownNameError("cost", name, predicted)
@@ -83,7 +80,7 @@ class Results:
         """The inverse of `state_dict`."""
         rows = unpack(state["rows"], (None, self._decisions))
         values = unpack(state["values"], (len(rows), 2))
-        measured = {str(name): unpack(own, (len(rows),)) for name, own in state["measured"].items()}
+        measured = {str(name): unpack(own, (len(rows),)) for name, own in state.get("measured", {}).items()}
         self._clear()
         if len(rows):
             self.add(rows, values[:, 0], values[:, 1], measured)

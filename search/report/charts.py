@@ -43,9 +43,9 @@ def pareto(trials: Sequence[TrialPoint], networks: Sequence[NetworkRow], cost: Q
     if not trials:
         return None
     bottom, top = _limits([*(t.accuracy for t in trials), *(n.validation_accuracy for n in networks)])
-    figure = styled(
-        go.Figure(), 520, xaxis_title=f"predicted {cost.name}, {cost.unit}", yaxis_title="validation accuracy"
-    )
+    measured = cost == LATENCY and any(trial.measured for trial in trials)
+    kind = "" if measured else "predicted "
+    figure = styled(go.Figure(), 520, xaxis_title=f"{kind}{cost.name}, {cost.unit}", yaxis_title="validation accuracy")
     front = pareto_front(trials, cost)
     if front:
         right = max(cost.of(trial) for trial in trials)
@@ -58,7 +58,8 @@ def pareto(trials: Sequence[TrialPoint], networks: Sequence[NetworkRow], cost: Q
             hoverinfo="skip",
         )
     _add_trials(figure, trials, lambda trial: (cost.of(trial), _or(trial.accuracy, bottom)))
-    _add_networks(figure, networks, lambda row: (cost.predicted(row), row.validation_accuracy))
+    known = (lambda row: _or(row.latency_measured_ms, row.latency_predicted_ms)) if measured else cost.predicted
+    _add_networks(figure, networks, lambda row: (known(row), row.validation_accuracy))
     figure.update_yaxes(tickformat=".2~%", range=[bottom, top])
     figure.update_xaxes(rangemode="tozero")
     return figure

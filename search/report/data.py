@@ -21,13 +21,14 @@ class TrialPoint:
         digest: Short name of the candidate.
         state: ``complete``, ``pruned`` (stopped early) or ``failed``.
         accuracy: On the validation images, 0 to 1; ``None`` when the trial never got that far.
-        latency_ms: Predicted, in milliseconds.
+        latency_ms: Predicted, or measured where the search measured its trials, in milliseconds.
         weight_bytes, macs, params: Bytes of the weights, multiply-accumulates of one image, number of weights.
         reward: What the search maximises; ``None`` when there was none.
         epochs: Passes over the training images.
         finished_s: Seconds from the start of the search to the end of the trial.
         changes: Short text of the candidate.
         energy_mj: Predicted, in millijoules; ``None`` where the device does not know energy.
+        measured: Whether the latency was measured.
     """
 
     number: int
@@ -43,6 +44,7 @@ class TrialPoint:
     finished_s: float
     changes: str
     energy_mj: float | None = None
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)

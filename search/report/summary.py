@@ -219,4 +219,5 @@ def _trial_point(run: Run, trial: Trial, reward: float, costs: Mapping[str, floa
         finished_s=trial.finished_s,
         changes=text + (f"; {trial.error}" if trial.error else ""),
         energy_mj=costs.get("energy_mj"),
+        measured="latency_ms" in trial.measured,
     )

@@ -120,6 +120,14 @@ def test_a_value_of_the_wrong_kind_is_an_error_that_names_its_key(data: dict[str
     assert len(text) > len(f"search.yaml: {where}: ")
 
 
+def test_trials_are_measured_on_a_device_or_not() -> None:
+    phone = {"objective": {"target": 1.0}, "device": {"name": "pi5"}}
+    data = LEAST | {"device": {"name": "pi5", "measure_trials": True}, "also": {"phone": phone}}
+    with pytest.raises(InvalidFileError, match="measure_trials of pi5 must be the same everywhere"):
+        parse_config(data)
+    assert parse_config(data | {"also": {"phone": phone | {"device": None}}}).part("phone").device.measure_trials
+
+
 @pytest.mark.parametrize("objective", [{}, {"target": 1.0, "target_ratio": 0.5}])
 def test_there_is_one_target(objective: dict[str, Any]) -> None:
     with pytest.raises(InvalidFileError, match="objective: give either target or target_ratio"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -19,7 +21,7 @@ from hwnas.search.run import best_trials, continue_run
 from hwnas.search.run_folder import Run
 from hwnas.spaces.errors import HwnasError, InvalidFileError, UnavailableError, UnknownNameError
 
-from .fixtures import digits_space, registered, small_search
+from .fixtures import NAME, digits_space, registered, small_search, synthetic_device
 
 OTHER = "simulated-bit-fusion"
 ALSO = {
@@ -144,6 +146,49 @@ def test_a_part_that_was_looked_at_before_its_trials_were_there_still_gets_them(
     assert [(t.digest, t.reward) for t in Run.open(part.folder).ledger.trials()] == expected
 
 
+def test_what_was_measured_on_a_device_is_known_of_the_networks_for_it(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    found = run.ledger.finished
+    best = best_trials(run, len(found))
+    last = best[-1].number
+    # What looked worst takes next to nothing, and each of the others a thousand times its target.
+    slow = 1000 * run.objective.goals[0].target
+    own = {t.number: 1e-6 if t.number == last else slow for t in found}
+    trials = [replace(t, measured={"latency_ms": own[t.number], f"{OTHER}:latency_ms": 7.0}) for t in found]
+    for part in run.all:
+        (part.folder / "optuna.db").unlink()
+        part.__dict__.pop("ledger", None)
+        part.adopt_trials(trials)
+        expected = [7.0] * len(trials) if part is run.parts["frugal"] else list(own.values())
+        again = Run.open(part.folder).ledger.trials()
+        assert [t.measured for t in again] == [{"latency_ms": ms} for ms in expected]
+        costs = part.costs_of(again)
+        assert costs["latency_ms"].tolist() == expected
+        assert costs["weight_bytes"].tolist() == part.cost(np.array([t.row for t in again]))["weight_bytes"].tolist()
+    assert best_trials(run, len(found))[0].number == last
+    rewards = run.objective.reward(np.array([t.accuracy for t in found]), run.costs_of(trials))
+    assert [t.reward for t in run.ledger.trials()] == pytest.approx(rewards.tolist())
+
+
+def test_trials_are_measured_where_the_search_says_so(tmp_path: Path) -> None:
+    phone: dict[str, Any] = {"device": {"name": OTHER, "measure_trials": True}, "objective": {"target_ratio": 0.3}}
+    with registered(tmp_path / "devices"):
+        for here, also, places in (
+            (False, {}, []),
+            (True, ALSO, [""]),
+            (True, {"phone": phone}, ["", OTHER]),
+            (False, {"phone": phone}, [OTHER]),
+        ):
+            run = Run.create(tmp_path / "run", small_search(device={"measure_trials": here}, also=also))
+            for group in run.by_device:
+                group[0].keep_device(load_device(group[0].config.device.name))
+            assert [run.measured_on[place].name for place in places] == [NAME if not p else OTHER for p in places]
+            assert len(run.measured_on) == len(places)
+            assert all(part.measures_trials == here for name, part in run.parts.items() if name == "tiny")
+            shutil.rmtree(tmp_path / "run")
+
+
 def test_where_a_part_is_its_run_is_known(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = whole / "also" / "tiny"
     monkeypatch.chdir(folder)
@@ -168,10 +213,17 @@ def test_what_is_wrong_with_a_part_is_found_first_and_may_be_corrected(tmp_path:
         ({"metric": "energy_mj", "target_ratio": 0.5}, "nothing is known of energy"),
         ({"metric": "weight_bytes", "target": 1}, "cannot be reached"),
     ]
+    loop = [(OTHER, "is simulated: there is nothing to measure"), ("board", "give the --address")]
     with registered(tmp_path / "devices"):
-        for objective, words in wrong:
+        profile = synthetic_device().profile.model_copy(update={"name": "board", "simulated": False})
+        replace(synthetic_device(), profile=profile).save(tmp_path / "devices" / "board")
+        alsos: list[tuple[dict[str, Any], str]] = [({"objective": objective}, words) for objective, words in wrong]
+        for name, words in loop:
+            device = {"name": name, "measure_trials": True}
+            alsos.append(({"device": device, "objective": {"target_ratio": 0.5}}, words))
+        for phone, words in alsos:
             with pytest.raises(HwnasError, match=words):
-                run_search(small_search(also={"phone": {"objective": objective}}), tmp_path / "run")
+                run_search(small_search(also={"phone": phone}), tmp_path / "run")
             assert not list((tmp_path / "run").rglob("profile.yaml"))
         assert Run.create(tmp_path / "run", search_for_three()).parts.keys() == ALSO.keys()
         assert not (tmp_path / "run" / "also" / "phone").exists()

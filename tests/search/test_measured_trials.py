@@ -15,9 +15,11 @@ from ray.cluster_utils import Cluster
 from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.machine import machine_facts
 from hwnas.search import measured_trials
-from hwnas.search.measured_trials import TrialMeasurements
+from hwnas.search.measured_trials import Measurement, MeasuringNode, measuring
 from hwnas.search.ray_cluster import cluster
-from hwnas.spaces.errors import InvalidOptionError, UnavailableError
+from hwnas.search.ray_nodes import check_resources
+from hwnas.spaces import Candidate
+from hwnas.spaces.errors import UnavailableError
 
 from .fixtures import PATIENT, digits_space, synthetic_device, thin_row
 from .node_requests import IMPOSSIBLE, Heard
@@ -29,12 +31,12 @@ LARGE, SMALL = SPACE.reference(), SPACE.decode(thin_row(8, 8))
 
 
 class LenientMeasurer(measured_trials._Measurer):
-    def check(self) -> None:
+    def check(self, asked: measured_trials.Asked) -> list[str]:
         from hwnas.latency_tables import device, steadiness
 
         measured_trials.Protocol = lambda: PATIENT  # type: ignore[assignment,misc]
         device.Steadiness = lambda *_: steadiness.Steadiness(work=lambda: None, clock=lambda: 0.0)  # type: ignore[misc]
-        measured_trials._Measurer.check(self)
+        return measured_trials._Measurer.check(self, asked)
 
 
 def board(**changes: str) -> Device:
@@ -46,16 +48,17 @@ def board(**changes: str) -> Device:
 
 
 class ImpatientMeasurer(LenientMeasurer):
-    def check(self) -> None:
-        LenientMeasurer.check(self)
+    def check(self, asked: measured_trials.Asked) -> list[str]:
+        said = LenientMeasurer.check(self, asked)
         measured_trials.Protocol = lambda: IMPOSSIBLE  # type: ignore[assignment,misc]
+        return said
 
 
 @pytest.fixture(scope="module")
 def joined() -> Iterator[None]:
     """A head, a node that is the board, and this process as a driver of theirs."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=0, resources={RESOURCE: 1})
+    made.add_node(num_cpus=2, resources={RESOURCE: 1})
     with cluster(address=made.address):
         yield
     made.shutdown()
@@ -75,55 +78,56 @@ def wait_until_free() -> None:
         time.sleep(0.1)
 
 
-def test_a_network_takes_what_it_takes_there() -> None:
+def measured(nodes: tuple[MeasuringNode, ...], candidate: Candidate) -> measured_trials.Measured:
+    return Measurement(nodes, candidate.to_json()).take()
+
+
+def test_networks_are_measured_on_the_node_that_is_the_device_and_alone_there() -> None:
     heard = Heard()
-    with TrialMeasurements(SPACE, {"": board()}, heard) as measurements:
-        assert ray.available_resources().get(RESOURCE, 0) == 0, "nobody else measures there meanwhile"
-        measurements.begin(0, LARGE)
-        measurements.begin(7, SMALL)
-        small, large = measurements.take(7), measurements.take(0)
-    assert small.keys() == large.keys() == {"latency_ms"}
-    assert large["latency_ms"] > small["latency_ms"] > 0
-    assert measurements.take(8) == {}
-    assert heard.notes == []
+    with measuring(SPACE, {"": board(), "phone": board()}, heard) as nodes:
+        (node,) = nodes
+        free = ray.available_resources()
+        assert free.get(RESOURCE, 0) == 0, "nobody else measures there meanwhile"
+        assert free["CPU"] == 1, "or trains"
+        with pytest.raises(UnavailableError, match=r"2 CPU of one node, and no node .* beside those that are measured"):
+            check_resources({"cpu": 2}, taken=[node.id])
+        large, small = measured(nodes, LARGE), measured(nodes, SMALL)
+        assert large.measured.keys() == small.measured.keys() == {"latency_ms", "phone:latency_ms"}
+        assert all(large.measured[name] > small.measured[name] > 0 for name in large.measured)
+        assert large.lacking == small.lacking == ""
+    assert heard.texts[0].startswith("waiting until node ")
     wait_until_free()
 
 
 def test_a_process_that_is_lost_costs_its_measurement_alone() -> None:
-    heard = Heard()
-    with TrialMeasurements(SPACE, {"phone": board()}, heard) as measurements:
-        ray.kill(measurements._benches["phone"]._actor)
-        measurements.begin(4, SMALL)
-        assert measurements.take(4) == {}
-        (note,) = heard.notes
-        assert note.startswith("trial 5 is judged by prediction, its latency was not measured: ")
-        measurements.begin(5, SMALL)
-        assert measurements.take(5).keys() == {"phone:latency_ms"}
-    assert len(heard.notes) == 1
+    with measuring(SPACE, {"": board()}, Heard()) as nodes:
+        ray.kill(nodes[0].actor, no_restart=False)
+        found = measured(nodes, SMALL)
+        assert found.measured == {}
+        assert "what measures on node " in found.lacking
+        end = time.monotonic() + 60
+        while not (found := measured(nodes, SMALL)).measured:
+            assert time.monotonic() < end, found.lacking
+            time.sleep(0.2)
     wait_until_free()
 
 
 @pytest.mark.slow
-def test_a_network_that_does_not_repeat_is_judged_by_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_does_not_repeat_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured_trials, "_Measurer", ImpatientMeasurer)
-    heard = Heard()
-    with TrialMeasurements(SPACE, {"": board()}, heard) as measurements:
-        measurements.begin(0, SMALL)
-        assert measurements.take(0) == {}
-    (note,) = heard.notes
-    assert "does not repeat" in note
+    with measuring(SPACE, {"": board()}, Heard()) as nodes:
+        found = measured(nodes, SMALL)
+    assert found.measured == {}
+    assert "does not repeat" in found.lacking
     wait_until_free()
 
 
-@pytest.mark.parametrize(
-    ("device", "error", "words"),
-    [
-        (replace(board(), profile=board().profile.model_copy(update={"name": "pi5"})), UnavailableError, "device:pi5"),
-        (board(processor="another one"), UnavailableError, "not the machine that was registered as board"),
-        (Device.simulate("simulated-eyeriss"), InvalidOptionError, "nothing to measure"),
-    ],
-)
-def test_a_device_that_cannot_measure_is_refused_at_once(device: Device, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words), TrialMeasurements(SPACE, {"": device}, Heard()):
-        pass
+def test_a_node_that_is_not_there_or_not_the_device_is_refused() -> None:
+    other = board().profile.model_copy(update={"name": "pi5"})
+    for device, words in (
+        (replace(board(), profile=other), "no node of the Ray cluster has the resource device:pi5"),
+        (board(processor="another one"), "not the machine that was registered as board"),
+    ):
+        with pytest.raises(UnavailableError, match=words), measuring(SPACE, {"": device}, Heard()):
+            pass
     wait_until_free()

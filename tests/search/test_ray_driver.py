@@ -17,13 +17,12 @@ from ray import cloudpickle
 from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.controllers.random_search import RandomSearch
 from hwnas.search.ledger import Ledger, Trial
-from hwnas.search.measured_trials import TrialMeasurements
-from hwnas.search.observer import Observer
+from hwnas.search.measured_trials import MeasuringNode
 from hwnas.search.ray_cluster import cluster
 from hwnas.search.ray_driver import map_parallel, run_trials
 from hwnas.search.session import SearchSession
 from hwnas.spaces import Candidate
-from hwnas.spaces.errors import DiskFullError, DivergedError, UnavailableError
+from hwnas.spaces.errors import DiskFullError, DivergedError, NoisyMeasurementError, UnavailableError
 from hwnas.spaces.files import no_room
 
 from .fixtures import bare_space
@@ -100,7 +99,7 @@ def run(folder: Path, trials: int, **script: Any) -> list[Trial]:
     """All trials of a search, after checking that each was reported once."""
     workers, early = script.pop("workers", 2), script.pop("early_stopping", False)
     name, evaluator = script.pop("controller", "random"), script.pop("evaluator", Scripted)
-    resources, measurements = script.pop("resources", {"cpu": 1}), script.pop("measurements", None)
+    options = {name: script.pop(name) for name in ("resources", "measuring", "note") if name in script}
     (folder / "marks").mkdir(exist_ok=True)
     ledger = Ledger(folder / "optuna.db", SPACE, "latency_ms")
     known = len(ledger.finished)
@@ -115,8 +114,7 @@ def run(folder: Path, trials: int, **script: Any) -> list[Trial]:
         early_stopping=early,
         seed=SEED,
         on_trial=heard.append,
-        resources=resources,
-        measurements=measurements,
+        **options,
     )
     recorded = ledger.trials()
     assert sorted(t.number for t in heard) == list(range(known, trials))
@@ -165,27 +163,32 @@ def test_candidates_are_evaluated_once_whatever_becomes_of_them(tmp_path: Path) 
     assert list((tmp_path / "tune").glob("trial-0000*/events.out.tfevents*"))
 
 
-class Measured(TrialMeasurements):
-    """Whatever trial, it takes ten times its number in milliseconds; every third was not measured."""
+class Scale:
+    """Instead of a device: networks take what is written for their digests, and one is not to be measured."""
 
-    begun: list[tuple[int, str]]
-
-    def begin(self, number: int, candidate: Candidate) -> None:
-        self.begun.append((number, candidate.digest))
-
-    def take(self, number: int) -> dict[str, float]:
-        return {"latency_ms": 10.0 * number} if number % 3 else {}
+    def latency_ms(self, place: str, candidate: str, asked: None) -> float:
+        ms = int(Candidate.from_json(candidate).digest, 16) % 50 + 1.0
+        if ms > 40:
+            raise NoisyMeasurementError("it does not repeat")
+        return ms
 
 
 def test_what_is_measured_of_a_trial_counts_for_it(tmp_path: Path) -> None:
-    measurements = Measured(SPACE, {}, Observer())
-    measurements.begun = []
-    trials = run(tmp_path, 5, workers=1, measurements=measurements)
-    assert measurements.begun == [(t.number, t.digest) for t in trials]
-    assert [t.measured for t in trials] == [{}, {"latency_ms": 10.0}, {"latency_ms": 20.0}, {}, {"latency_ms": 40.0}]
+    actor = ray.remote(num_cpus=0)(Scale).remote()
+    notes: list[str] = []
+    trials = run(tmp_path, 8, measuring=[MeasuringNode("scale", "", ("", "phone"), actor, None)], note=notes.append)
+    ray.kill(actor)
+    took = {t.number: int(t.digest, 16) % 50 + 1.0 for t in trials}
+    lacking = [number for number, ms in took.items() if ms > 40]
+    assert 0 < len(lacking) < 8
     for trial in trials:
-        latency = trial.measured.get("latency_ms", cost(trial.row)["latency_ms"][0])
+        ms = took[trial.number]
+        assert trial.measured == ({} if trial.number in lacking else {"latency_ms": ms, "phone:latency_ms": ms})
+        latency = cost(trial.row)["latency_ms"][0] if trial.number in lacking else ms
         assert trial.reward == pytest.approx(trial.accuracy * (latency / 7.0) ** -0.07)
+    assert sorted(notes) == [
+        f"trial {n + 1} is judged by prediction: scale: it does not repeat; scale: it does not repeat" for n in lacking
+    ]
 
 
 @pytest.mark.slow

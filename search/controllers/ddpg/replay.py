@@ -21,8 +21,8 @@ class Replay:
 
     One result teaches for every goal that it may serve (as in hindsight experience replay, Andrychowicz et al., NeurIPS
     2017): each time a transition is drawn it is given one of the goals whose budget the candidate keeps, or any where
-    it keeps none. The reward is the accuracy where the goal's target is a budget, as candidates keep it by
-    construction, and the goal's own where it is soft.
+    it keeps none. The reward is the goal's own where it is soft. Where its target is a budget, which candidates keep by
+    construction, it is the accuracy; divided by how many times the budget a candidate was measured to cost, if more.
 
     Deviations from HAQ: rewards are in units of their standard deviation over all so far, rather than tenths of a per
     cent of accuracy, and less the mean of all so far, as neither the accuracy of an original network is known nor does
@@ -56,8 +56,11 @@ class Replay:
             mine.add(theirs[episode, layer])
         self._episode.add(len(self) + episode)
         goals = self._objective.goals
-        rewards = np.stack([accuracy if walled(goal) else goal.reward(accuracy, costs) for goal in goals], axis=1)
-        within = np.stack([strain(costs, [budget(goal)] * len(accuracy)) <= 1 for goal in goals], axis=1)
+        strains = np.stack([strain(costs, [budget(goal)] * len(accuracy)) for goal in goals], axis=1)
+        own = [accuracy if walled(goal) else goal.reward(accuracy, costs) for goal in goals]
+        over = [np.maximum(1, strains[:, i]) if walled(goal) else 1 for i, goal in enumerate(goals)]
+        rewards = np.stack([reward / by for reward, by in zip(own, over, strict=True)], axis=1)
+        within = strains <= 1
         within |= ~within.any(axis=1, keepdims=True)
         self._rewards.add(rewards)
         self._within.add(within)
