@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 
 from hwnas.latency_tables import chunks
+from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.profiler import Plan, extend
 from hwnas.latency_tables.timing import Timing
 from hwnas.search import conclusion as conclusion_module
