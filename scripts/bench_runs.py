@@ -22,7 +22,7 @@ from hwnas.search.finals import Final
 from hwnas.search.front import Front
 from hwnas.search.observer import Observer
 from hwnas.search.report.data import NetworkRow
-from hwnas.search.run import continue_run
+from hwnas.search.run import best_trials, continue_run
 from hwnas.search.run_folder import Run
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import InvalidFileError
@@ -128,7 +128,8 @@ def _search_figures(run: Run) -> dict[str, float]:
     end = max(t.finished_s for t in trials)
     volumes = hypervolumes(run, [share * end for share in SHARES])
     figures = {f"hypervolume_{share:.0%}": round(volume, 4) for share, volume in zip(SHARES, volumes, strict=True)}
-    return {"trials": len(trials)} | figures | {"search_s": round(end)}
+    best = best_trials(run, 1)[0].reward
+    return {"trials": len(trials), "best_reward": round(best or 0.0, 4)} | figures | {"search_s": round(end)}
 
 
 def hypervolumes(run: Run, seconds: Sequence[float]) -> list[float]:
