@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hwnas.latency_tables import beside_anchors
 from hwnas.latency_tables import lone_operators as module
 from hwnas.latency_tables.chunks import Chunk
 from hwnas.latency_tables.lone_operators import LoneOperators, time_alone
@@ -69,7 +70,7 @@ def test_figures_are_brought_to_the_speed_of_the_table_and_noisy_chunks_left_out
 ) -> None:
     table = synthetic_table(space, {"fit": anchors(space)}, lambda _: 7.0)
     monkeypatch.setattr(module, "CHUNK", 1)
-    monkeypatch.setattr(module, "measure_chunk", Planted(frozenset({1})))
+    monkeypatch.setattr(beside_anchors, "measure_chunk", Planted(frozenset({1})))
     operators = [conv(8), conv(16), conv(24)]
     found = time_alone(operators, 60.0, OnnxRuntime(), space, table, steadiness())
     assert found.latency_ms == {operators[0]: 1.0, operators[2]: 1.0}
