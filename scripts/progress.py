@@ -31,7 +31,6 @@ class TerminalObserver(Observer):
             disable=not console.is_terminal,
         )
         self.task = self.live.add_task("", title="", total=1.0)
-        self.best: Trial | None = None
         self._printed = 0.0
 
     def __enter__(self) -> TerminalObserver:
@@ -54,18 +53,16 @@ class TerminalObserver(Observer):
             self._printed = time.monotonic()
             self.note(text)
 
-    def trial(self, trial: Trial, done: int, planned: int) -> None:
+    def trial(self, trial: Trial, best: Trial | None, planned: int) -> None:
         """Shows the best so far."""
+        done = trial.number + 1
         if trial.state == "failed":
-            self.note(f"trial {trial.number} failed: {trial.error}")
-        if trial.state == "complete" and trial.reward is not None:
-            best = self.best.reward if self.best and self.best.reward is not None else float("-inf")
-            self.best = trial if trial.reward > best else self.best
+            self.note(f"trial {done} failed: {trial.error}")
         text = f"trial {done} of {planned}"
-        if self.best and self.best.accuracy is not None:
+        if best is not None and best.accuracy is not None:
             text += (
-                f", best: {percent(self.best.accuracy)} at {milliseconds(self.best.known_costs['latency_ms'])}, "
-                f"{data_size(int(self.best.known_costs['weight_bytes']))}"
+                f", best: {percent(best.accuracy)} at {milliseconds(best.known_costs['latency_ms'])}, "
+                f"{data_size(int(best.known_costs['weight_bytes']))}"
             )
         self.progress(text, done / planned)
 

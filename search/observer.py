@@ -14,8 +14,8 @@ class Observer:
     def progress(self, text: str, share: float) -> None:
         """How far the present step is, from 0 to 1."""
 
-    def trial(self, trial: Trial, done: int, planned: int) -> None:
-        """A trial has ended."""
+    def trial(self, trial: Trial, best: Trial | None, planned: int) -> None:
+        """One of so many trials has ended; which is the best by now of those that were trained to the end."""
 
     def note(self, text: str) -> None:
         """Something worth reading."""

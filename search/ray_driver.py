@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ from hwnas.search.curves import Curves
 from hwnas.search.evaluators.base import Evaluation, Evaluator
 from hwnas.search.halving import SuccessiveHalving
 from hwnas.search.ledger import State, Trial
-from hwnas.search.measured_trials import Measurement, MeasuringNode
+from hwnas.search.ray_measuring import Measurement, MeasuringNode
 from hwnas.search.ray_nodes import as_ray_says, check_resources, own_version, wrong_version
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import UnavailableError
@@ -38,6 +37,8 @@ logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITIC
 MAX_FAILURES = 2
 """Times a trial is started again after its worker process died; errors that it raised itself are not retried."""
 ONE_CPU = {"cpu": 1.0}
+MEASURED = "measured/"
+"""What the names of measured costs begin with in a trial's last result, which Tune takes for a flat one."""
 
 
 def run_trials(
@@ -216,7 +217,7 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
                 done = self.session.finish(number, "failed", accuracy=None, steps=0, error=failed, curve=curve)
             else:
                 state: State = "complete" if len(curve) >= self.steps else "pruned"
-                measured = result.get("measured", {})
+                measured = {k.removeprefix(MEASURED): v for k, v in result.items() if k.startswith(MEASURED)}
                 if lacking := result.get("lacking"):
                     self.note(f"trial {number + 1} is judged by prediction: {lacking}")
                 done = self.session.finish(
@@ -314,8 +315,11 @@ class _Trial(tune.Trainable):  # type: ignore[misc]
         if self.error:
             return {"accuracy": 0.0, "reward": 0.0, "error": self.error, "done": True}
         done = self.iteration + 1 >= self.evaluator.steps
-        found = asdict(self.measurement.take()) if done else {}
-        return {"accuracy": accuracy, "reward": accuracy * self.factor, "error": "", "done": done, **found}
+        result = {"accuracy": accuracy, "reward": accuracy * self.factor, "error": "", "done": done}
+        if done:
+            found = self.measurement.take()
+            result |= {"lacking": found.lacking, **{MEASURED + name: cost for name, cost in found.measured.items()}}
+        return result
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins with another candidate in the same process."""

@@ -91,8 +91,8 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
     Whatever further networks are wanted are chosen from the same trials; the run has its result when all of them have
     theirs.
     """
-    from hwnas.search.measured_trials import check_nodes
     from hwnas.search.ray_cluster import cluster
+    from hwnas.search.ray_measuring import check_nodes
 
     observer.stage("Device")
     ensure_devices(run, observer, address)
@@ -195,8 +195,8 @@ def _check_goals(runs: Sequence[Run], device: Device) -> None:
 
 def search(run: Run, observer: Observer) -> None:
     """Evaluates candidates until the budget is spent."""
-    from hwnas.search.measured_trials import measuring
     from hwnas.search.ray_driver import run_trials
+    from hwnas.search.ray_measuring import measuring
 
     budget = run.config.search
     controller = make_controller(
@@ -212,7 +212,8 @@ def search(run: Run, observer: Observer) -> None:
         return
 
     def on_trial(trial: Trial) -> None:
-        observer.trial(trial, trial.number + 1, session.trials)
+        full = [t for t in run.ledger.finished if t.state == "complete"]
+        observer.trial(trial, max(full, key=lambda t: t.reward or 0.0, default=None), session.trials)
 
     try:
         with measuring(run.space, run.measured_on, observer) as nodes:

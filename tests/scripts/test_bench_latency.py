@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.latency_tables import lone_operators
+from hwnas.latency_tables import beside_anchors, lone_operators
 from hwnas.latency_tables.chunks import Chunk
 from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.records import anchors_usual_ms
@@ -74,7 +74,7 @@ def test_operators_timed_alone(hwnas: Hwnas, devices: Path, monkeypatch: pytest.
         timings = tuple(Timing(2 * (ms + 0.005), 2 * (ms + 0.005), 0.0, 1) for ms in own_ms)
         return Chunk(timings, tuple(2 * (ms or 0.0) for ms in usual_ms), 0.1)
 
-    monkeypatch.setattr(lone_operators, "measure_chunk", measured)
+    monkeypatch.setattr(beside_anchors, "measure_chunk", measured)
     monkeypatch.setattr(lone_operators, "operator_to_onnx", model)
     answer = hwnas("bench", "latency", "--device", NAME, "--seconds", "3600")
     assert answer.code == 0, answer.err

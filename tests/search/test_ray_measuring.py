@@ -14,9 +14,9 @@ from ray.cluster_utils import Cluster
 
 from hwnas.latency_tables.device import Device
 from hwnas.latency_tables.machine import machine_facts
-from hwnas.search import measured_trials
-from hwnas.search.measured_trials import Measurement, MeasuringNode, measuring
+from hwnas.search import ray_measuring
 from hwnas.search.ray_cluster import cluster
+from hwnas.search.ray_measuring import Measurement, MeasuringNode, measuring
 from hwnas.search.ray_nodes import check_resources
 from hwnas.spaces import Candidate
 from hwnas.spaces.errors import UnavailableError
@@ -30,13 +30,13 @@ SPACE = digits_space()
 LARGE, SMALL = SPACE.reference(), SPACE.decode(thin_row(8, 8))
 
 
-class LenientMeasurer(measured_trials._Measurer):
-    def check(self, asked: measured_trials.Asked) -> list[str]:
+class LenientMeasurer(ray_measuring._Measurer):
+    def check(self, asked: ray_measuring.Asked) -> list[str]:
         from hwnas.latency_tables import device, steadiness
 
-        measured_trials.Protocol = lambda: PATIENT  # type: ignore[assignment,misc]
+        ray_measuring.Protocol = lambda: PATIENT  # type: ignore[assignment,misc]
         device.Steadiness = lambda *_: steadiness.Steadiness(work=lambda: None, clock=lambda: 0.0)  # type: ignore[misc]
-        return measured_trials._Measurer.check(self, asked)
+        return ray_measuring._Measurer.check(self, asked)
 
 
 def board(**changes: str) -> Device:
@@ -48,9 +48,9 @@ def board(**changes: str) -> Device:
 
 
 class ImpatientMeasurer(LenientMeasurer):
-    def check(self, asked: measured_trials.Asked) -> list[str]:
+    def check(self, asked: ray_measuring.Asked) -> list[str]:
         said = LenientMeasurer.check(self, asked)
-        measured_trials.Protocol = lambda: IMPOSSIBLE  # type: ignore[assignment,misc]
+        ray_measuring.Protocol = lambda: IMPOSSIBLE  # type: ignore[assignment,misc]
         return said
 
 
@@ -67,8 +67,8 @@ def joined() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def elsewhere(joined: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver takes the board for another machine, which the node's process does not."""
-    monkeypatch.setattr(measured_trials, "same_machine", lambda facts: False)
-    monkeypatch.setattr(measured_trials, "_Measurer", LenientMeasurer)
+    monkeypatch.setattr(ray_measuring, "same_machine", lambda facts: False)
+    monkeypatch.setattr(ray_measuring, "_Measurer", LenientMeasurer)
 
 
 def wait_until_free() -> None:
@@ -78,7 +78,7 @@ def wait_until_free() -> None:
         time.sleep(0.1)
 
 
-def measured(nodes: tuple[MeasuringNode, ...], candidate: Candidate) -> measured_trials.Measured:
+def measured(nodes: tuple[MeasuringNode, ...], candidate: Candidate) -> ray_measuring.Measured:
     return Measurement(nodes, candidate.to_json()).take()
 
 
@@ -114,7 +114,7 @@ def test_a_process_that_is_lost_costs_its_measurement_alone() -> None:
 
 @pytest.mark.slow
 def test_a_network_that_does_not_repeat_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured_trials, "_Measurer", ImpatientMeasurer)
+    monkeypatch.setattr(ray_measuring, "_Measurer", ImpatientMeasurer)
     with measuring(SPACE, {"": board()}, Heard()) as nodes:
         found = measured(nodes, SMALL)
     assert found.measured == {}
