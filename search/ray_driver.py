@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,10 @@ from hwnas.spaces.files import is_full, no_room
 Result = TypeVar("Result")
 logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # `DiskFullError` says it better
 MAX_FAILURES = 2
-"""Times a trial is started again after its worker process died; errors that it raised itself are not retried."""
+"""Times a trial is started again after its worker process died; errors that it raised itself are not retried.
+
+Not by Tune, which gives up a trial whose process dies while it takes up the next candidate.
+"""
 ONE_CPU = {"cpu": 1.0}
 MEASURED = "measured/"
 """What the names of measured costs begin with in a trial's last result, which Tune takes for a flat one."""
@@ -91,7 +95,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder.resolve()),
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=0),
             stop=_AtFailure(searcher),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
@@ -168,7 +172,8 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         self.curves = curves
         self.on_trial = on_trial
         self.note = note
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}  # of the trials under way
+        self.deaths: Counter[int] = Counter()
         self.accuracies: dict[int, list[float]] = {}
         self.failure: Exception | None = None
 
@@ -182,7 +187,8 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         with self._remembering():
             trial = self.session.next()
         if trial is None:
-            return str(Searcher.FINISHED)
+            # What is under way may have to be handed out again.
+            return None if self.numbers and self.failure is None else str(Searcher.FINISHED)
         self.numbers[trial_id] = trial.number
         return {
             "number": trial.number,
@@ -192,8 +198,12 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Notes what a trial has come to; one that began again begins its curve again."""
-        number, step = self.numbers[trial_id], int(result["training_iteration"])
+        """Notes what a trial has come to."""
+        self._add_result(self.numbers[trial_id], result)
+
+    def _add_result(self, number: int, result: Mapping[str, Any]) -> None:
+        """One that began again begins its curve again."""
+        step = int(result["training_iteration"])
         accuracies = self.accuracies.setdefault(number, [])
         del accuracies[step - 1 :]
         accuracies.append(float(result["accuracy"]))
@@ -203,14 +213,19 @@ class _SessionSearcher(Searcher):  # type: ignore[misc]
         """Records the last result of a trial."""
         if self.failure is not None:
             return  # Tune is ending trials that were not done
+        number = self.numbers.pop(trial_id)
         result = result or {}
-        failed = result.get("error") or ("its worker process died repeatedly" if error or not result else "")
+        died = error or not result
+        self.deaths[number] += died
+        if died and self.deaths[number] <= MAX_FAILURES:
+            self.session.again(number)
+            return
+        failed = result.get("error") or ("its worker process died repeatedly" if died else "")
         with self._remembering():
             if result.get("refused"):
                 raise UnavailableError(failed)
             if not failed:
-                self.on_trial_result(trial_id, result)
-            number = self.numbers.pop(trial_id)
+                self._add_result(number, result)
             self.curves.close(number)
             curve = self.accuracies.pop(number, [])
             if failed:

@@ -112,6 +112,10 @@ class SearchSession:
         self._save_if_worth()
         return trial
 
+    def again(self, number: int) -> None:
+        """Hands out a candidate once more, whose evaluation was lost."""
+        self._queue.appendleft(self.ledger[number])
+
     def finish(
         self,
         number: int,

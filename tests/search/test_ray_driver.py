@@ -58,6 +58,7 @@ class Scripted:
     hopeless: frozenset[int] = frozenset()
     raises_at_start: tuple[tuple[int, Exception], ...] = ()
     raises_in_step: tuple[tuple[int, Exception], ...] = ()
+    dies_at_start: frozenset[int] = frozenset()
     dies_once: frozenset[int] = frozenset()
     dies_always: frozenset[int] = frozenset()
 
@@ -70,6 +71,10 @@ class ScriptedEvaluation:
         self.script, self.candidate, self.number, self.epoch = script, candidate, number, 0
         if number in dict(script.raises_at_start):
             raise dict(script.raises_at_start)[number]
+        died = Path(script.folder, f"died {number}")
+        if number in script.dies_at_start and not died.exists():
+            died.touch()
+            os._exit(1)
 
     def step(self) -> float:
         self.epoch += 1
@@ -161,6 +166,14 @@ def test_candidates_are_evaluated_once_whatever_becomes_of_them(tmp_path: Path) 
     assert (tmp_path / "marks" / "packed").read_text().count("packed") == 1  # with the data that it holds
     assert [t.results_before for t in trials[:2]] == [0, 0]  # both workers begin at once
     assert list((tmp_path / "tune").glob("trial-0000*/events.out.tfevents*"))
+
+
+def test_a_process_that_dies_as_it_takes_up_a_candidate_costs_no_trial(tmp_path: Path) -> None:
+    """The first process, one that goes on with its third candidate, and one with the last."""
+    trials = run(tmp_path, 4, workers=1, dies_at_start=frozenset({0, 2, 3}), dies_once=frozenset({2}))
+    assert [t.state for t in trials] == ["complete"] * 4
+    assert [steps_of(tmp_path, number) for number in range(4)] == [[1, 2, 3], [1, 2, 3], [1, 2, 1, 2, 3], [1, 2, 3]]
+    assert [t.results_before for t in trials] == [0, 1, 2, 3]
 
 
 class Scale:
