@@ -176,7 +176,7 @@ def _run(node: Mapping[str, Any], function: Callable[..., Any], arguments: tuple
     try:
         return _result(label(node), task, messages, observer)
     except RayTaskError as error:
-        raise in_words(label(node), error) from None
+        raise _in_words(label(node), error) from None
     except RayError as error:
         with suppress(RayError):
             _cancel(task)  # where only Ray lost sight of it, it would go on holding the node
@@ -211,7 +211,7 @@ def _cancel(task: Any) -> None:
         ray.cancel(task, force=True)
 
 
-def in_words(label: str, error: Any) -> Exception:
+def _in_words(label: str, error: Any) -> Exception:
     """What a task raised, as it is raised here."""
     cause: Exception = error.cause
     if isinstance(cause, HwnasError):

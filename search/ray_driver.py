@@ -1,4 +1,4 @@
-"""Trials and trainings on a Ray cluster that was joined."""
+"""Trials on a Ray cluster that was joined."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interrupt ends the driver; the ledger has everything
@@ -28,19 +28,20 @@ from hwnas.search.evaluators.base import Evaluation, Evaluator
 from hwnas.search.halving import SuccessiveHalving
 from hwnas.search.ledger import State, Trial
 from hwnas.search.ray_measuring import Measurement, MeasuringNode
-from hwnas.search.ray_nodes import as_ray_says, check_resources, own_version, wrong_version
+from hwnas.search.ray_nodes import (
+    MAX_FAILURES,
+    ONE_CPU,
+    as_ray_says,
+    check_resources,
+    own_version,
+    threads_of,
+    wrong_version,
+)
 from hwnas.search.session import SearchSession
 from hwnas.spaces.errors import UnavailableError
 from hwnas.spaces.files import is_full, no_room
 
-Result = TypeVar("Result")
 logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)  # `DiskFullError` says it better
-MAX_FAILURES = 2
-"""Times a trial is started again after its worker process died; errors that it raised itself are not retried.
-
-Not by Tune, which gives up a trial whose process dies while it takes up the next candidate.
-"""
-ONE_CPU = {"cpu": 1.0}
 MEASURED = "measured/"
 """What the names of measured costs begin with in a trial's last result, which Tune takes for a flat one."""
 
@@ -79,7 +80,7 @@ def run_trials(
     check_resources(resources, taken=[node.id for node in measuring])
     searcher = _SessionSearcher(session, evaluator.steps, seed, Curves(folder / "tune"), on_trial, note)
     trainable = tune.with_parameters(
-        _Trial, evaluator=evaluator, threads=_threads(resources), version=own_version(), measuring=tuple(measuring)
+        _Trial, evaluator=evaluator, threads=threads_of(resources), version=own_version(), measuring=tuple(measuring)
     )
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # all workers start at once, as much as a searcher can
     tuner = tune.Tuner(
@@ -95,6 +96,7 @@ def run_trials(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder.resolve()),
+            # The searcher begins again itself: Tune gives up a trial whose process dies as it takes up a candidate.
             failure_config=tune.FailureConfig(max_failures=0),
             stop=_AtFailure(searcher),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -109,44 +111,6 @@ def run_trials(
         raise
     if searcher.failure is not None:
         raise searcher.failure
-
-
-def map_parallel(
-    function: Callable[..., Result],
-    shared: object,
-    arguments: Sequence[tuple[Any, ...]],
-    resources: Mapping[str, float] = ONE_CPU,
-    heard: Callable[[int, Result], None] = lambda i, result: None,
-) -> list[Result]:
-    """``function(shared, *arguments[i])`` for every i, each in a worker process, results in order.
-
-    ``resources`` are what each takes of its node, as in `run_trials`; ``heard`` hears of each result as it comes.
-    Raises `UnavailableError` where no node has the resources.
-    """
-    check_resources(resources)
-    bundle = as_ray_says(resources)
-    reference = ray.put(shared)
-    remote = ray.remote(
-        num_cpus=bundle.pop("CPU", 0), num_gpus=bundle.pop("GPU", 0), resources=bundle, max_retries=MAX_FAILURES
-    )(_with_threads)
-    threads = _threads(resources)
-    under_way = {remote.remote(threads, function, reference, *args): i for i, args in enumerate(arguments)}
-    results: dict[int, Result] = {}
-    while under_way:
-        for task in ray.wait(list(under_way))[0]:
-            i = under_way.pop(task)
-            results[i] = ray.get(task)
-            heard(i, results[i])
-    return [results[i] for i in range(len(arguments))]
-
-
-def _with_threads(threads: int, function: Callable[..., Result], *arguments: Any) -> Result:
-    torch.set_num_threads(threads)
-    return function(*arguments)
-
-
-def _threads(resources: Mapping[str, float]) -> int:
-    return max(1, int(resources.get("cpu", 1)))
 
 
 class _SessionSearcher(Searcher):  # type: ignore[misc]

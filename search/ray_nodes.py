@@ -14,6 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hwnas.spaces.errors import UnavailableError
 
+ONE_CPU = {"cpu": 1.0}
+MAX_FAILURES = 2
+"""Times that something is begun again whose worker process died; errors that it raised itself are not retried."""
 ANSWER_S = 60.0
 """So long a node may take to say its version; one that says nothing is asked again when a trial begins there."""
 
@@ -31,6 +34,11 @@ def alive_nodes() -> list[dict[str, Any]]:
 def as_ray_says(resources: Mapping[str, float]) -> dict[str, float]:
     """Resources by Ray's names."""
     return {{"cpu": "CPU", "gpu": "GPU"}.get(name, name): amount for name, amount in resources.items()}
+
+
+def threads_of(resources: Mapping[str, float]) -> int:
+    """Of torch, for whom these are reserved."""
+    return max(1, int(resources.get("cpu", 1)))
 
 
 def check_resources(resources: Mapping[str, float], taken: Sequence[str] = ()) -> None:

@@ -302,7 +302,7 @@ def _train(
     runs: Sequence[Run], wanted: Sequence[Sequence[Candidate]], candidates: Sequence[Candidate], observer: Observer
 ) -> list[float]:
     """Validation accuracy of each candidate; its weights are written into the folder of every run that wants it."""
-    from hwnas.search.ray_driver import map_parallel
+    from hwnas.search.ray_map import map_parallel
 
     first = runs[0]
     final, search_budget = first.config.final, first.config.search

@@ -73,6 +73,7 @@ def test_no_module_is_importable_but_through_the_namespace() -> None:
             {
                 "search/ray_cluster.py",
                 "search/ray_driver.py",
+                "search/ray_map.py",
                 "search/ray_measuring.py",
                 "search/ray_nodes.py",
                 "search/supernet/ray_training.py",

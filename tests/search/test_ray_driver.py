@@ -18,7 +18,8 @@ from hwnas.search import Goal, Objective, make_controller
 from hwnas.search.controllers.random_search import RandomSearch
 from hwnas.search.ledger import Ledger, Trial
 from hwnas.search.ray_cluster import cluster
-from hwnas.search.ray_driver import map_parallel, run_trials
+from hwnas.search.ray_driver import run_trials
+from hwnas.search.ray_map import map_parallel
 from hwnas.search.ray_measuring import MeasuringNode
 from hwnas.search.session import SearchSession
 from hwnas.spaces import Candidate
