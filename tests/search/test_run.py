@@ -16,7 +16,6 @@ import onnxruntime
 import pytest
 
 from hwnas.latency_tables import chunks
-from hwnas.latency_tables.machine import machine_facts
 from hwnas.latency_tables.profiler import Plan, extend
 from hwnas.latency_tables.timing import Timing
 from hwnas.search import conclusion as conclusion_module
@@ -38,12 +37,10 @@ from hwnas.spaces.onnx_graph import weight_bytes
 from hwnas.spaces.space import Rows
 
 from .fixtures import (
-    NAME,
     PATIENT,
     RESULTS,
     digits_space,
     on_this_machine,
-    registered,
     small_search,
     synthetic_device,
     thin_row,
@@ -268,36 +265,6 @@ class TestFinishedRun:
         result = continue_run(Run.open(folder), Observer())
         assert repr(result) == repr(RESULTS[finished])
         assert {name: data for name, data in contents(folder).items() if name in before} == before
-
-
-@pytest.mark.slow
-def test_networks_of_trials_are_measured_while_they_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conclusion_module, "FINAL_PROTOCOL", PATIENT)
-    notes: list[str] = []
-
-    class Listener(Observer):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    with registered(tmp_path / "devices") as folder:
-        device = synthetic_device()
-        own = {"facts": device.profile.facts | machine_facts(), "simulated": False}
-        dataclasses.replace(device, profile=device.profile.model_copy(update=own)).save(folder / NAME)
-        config = small_search(
-            device={"measure_trials": True, "focus_networks": 0}, search={"trials": 4, "early_stopping": False}
-        )
-        result = run_search(config, tmp_path / "run", Listener())
-    run = Run.open(tmp_path / "run")
-    trials = run.ledger.finished
-    measured = [t for t in trials if t.measured]
-    assert measured
-    assert len(measured) + sum("is judged by prediction" in note for note in notes) == len(trials) == 4
-    for trial in measured:
-        costs = {name: np.array([ms]) for name, ms in trial.known_costs.items()}
-        assert costs["latency_ms"] != trial.costs["latency_ms"]
-        assert trial.reward == run.objective.reward(np.array([trial.accuracy]), costs)[0]
-    assert np.isfinite([network.latency_measured_ms for network in result.networks]).all()
-    assert '"text":"latency, ms"' in (run.folder / "report.html").read_text()
 
 
 def run_with(folder: Path, states: list[State]) -> Run:
