@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Size, Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 from hwnas.spaces.calibration import recalibrate
 from hwnas.spaces.images import fit
@@ -164,10 +165,22 @@ def _template(operator: Operator, affine: Affine) -> tuple[Unit, dict[str, Size]
 
     Operators that are equal but for names share it; their affine parts do not count for equality.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         unit = UNITS[operator.kind](operator)
     tensors = {**dict(unit.named_parameters()), **dict(unit.named_buffers())}
     return unit, {name: t.shape for name, t in tensors.items() if not name.startswith("quantizer.")}
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves new parameters as they are: on the meta device, to initialise them takes longer than all else."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if function in _INITIALISERS else function(*args, **(kwargs or {}))
+
+
+_INITIALISERS = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_}
 
 
 @lru_cache(maxsize=4096)
