@@ -102,6 +102,7 @@ def driver(controllers: str, trials: int, runs: int, kill_trials: int, seed: int
 @click.option("--candidates", type=click.IntRange(2), default=20, show_default=True, help="To rank both ways.")
 @click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Images per step.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, images and candidates.")
+@click.option("--gpu", is_flag=True, help="Train everything on a GPU.")
 def supernet(
     space_name: str,
     input_shape: str | None,
@@ -114,6 +115,7 @@ def supernet(
     candidates: int,
     batch_size: int,
     seed: int,
+    gpu: bool,
 ) -> None:
     """Time and memory of a supernet's steps beside a plain network's, and how its weights rank networks."""
     from rich.console import Console
@@ -129,7 +131,9 @@ def supernet(
     space = chosen_space(space_name, input_shape, classes, joint, defaults)
     budget = Budget(steps, supernet_epochs, epochs, candidates)
     with TerminalObserver(Console(stderr=True)) as observer:
-        figures = supernet_figures(space, data, budget, batch_size=batch_size, seed=seed, heard=observer.progress)
+        figures = supernet_figures(
+            space, data, budget, batch_size=batch_size, seed=seed, on_gpu=gpu, heard=observer.progress
+        )
     emit(figures)
     print_figures(figures["ways"], f"one step of {batch_size} images, {figures['space']}")
     print_figures({"": figures["ranking"]}, "shared weights against training alone")

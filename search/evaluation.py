@@ -30,18 +30,18 @@ def ensure_supernet(run: Run, observer: Observer) -> None:
     seed = run.config.search.seed
     elsewhere = {group[0].config.device.name: group[0].device for group in run.by_device[1:]}
     task = SupernetTask(run.space.spec, run.device, run.dataset, config.recipe, terms, seed, elsewhere)
-    if config.workers > 1:
-        from hwnas.search.supernet.ray_training import train_on_ray
-
-        observer.progress(f"{config.epochs} epochs on {config.workers} workers", 0.0)
-        train_on_ray(task, run.supernet_path, workers=config.workers)
-        return
 
     def heard(report: EpochReport) -> None:
         words = f"epoch {report.epoch + 1} of {config.epochs}: loss {report.weights_loss:.3f}"
         observer.progress(words, (report.epoch + 1) / config.epochs)
 
-    train_supernet(task, run.supernet_path, heard=heard)
+    resources = run.config.search.resources
+    if config.workers == 1 and "gpu" not in resources:
+        train_supernet(task, run.supernet_path, heard=heard)
+        return
+    from hwnas.search.supernet.ray_training import train_on_ray
+
+    train_on_ray(task, run.supernet_path, workers=config.workers, resources=resources, heard=heard)
 
 
 def controller_options(run: Run) -> dict[str, Any]:
@@ -67,5 +67,5 @@ def evaluator_of(run: Run) -> Evaluator:
     path = Path(config.weights) if config.weights else run.supernet_path
     weights = SharedWeights(spec, read_weights(path))
     if config.name == "shared":
-        return SharedWeightsEvaluator(weights, run.dataset, run.config.training.batch_size)
+        return SharedWeightsEvaluator(weights, run.dataset, run.config.training.batch_size, on_gpu=on_gpu)
     return FineTuningEvaluator(spec, run.dataset, run.config.training, weights, on_gpu=on_gpu)

@@ -41,29 +41,38 @@ def threads_of(resources: Mapping[str, float]) -> int:
     return max(1, int(resources.get("cpu", 1)))
 
 
-def check_resources(resources: Mapping[str, float], taken: Sequence[str] = ()) -> None:
-    """Raises `UnavailableError` where no node, nor one that an autoscaler may add, can ever fulfil them.
+def check_resources(resources: Mapping[str, float], taken: Sequence[str] = (), *, at_once: int = 1) -> None:
+    """Raises `UnavailableError` where the nodes, and those that an autoscaler may add, can never fulfil them.
 
     Args:
-        resources: By name: ``cpu``, ``gpu``, and nodes' own.
+        resources: Of one node, by name: ``cpu``, ``gpu``, and nodes' own.
         taken: Ids of nodes that do not count, as they are measured on.
+        at_once: How many need them at the same time.
     """
     needed = as_ray_says(resources)
     nodes = [node for node in alive_nodes() if node["NodeID"] not in taken]
-    offers: list[Mapping[str, float]] = [node["Resources"] for node in nodes]
+    places = sum(_places(node["Resources"], needed) for node in nodes)
     config = cluster_state.get_cluster_config()
-    offers += [group.resources for group in config.node_group_configs] if config is not None else []
-    if any(all(offer.get(name, 0) >= amount for name, amount in needed.items()) for offer in offers):
+    for group in config.node_group_configs if config is not None else ():
+        places += _places(group.resources, needed) * (group.max_count if group.max_count > 0 else at_once)
+    if places >= at_once:
         return
     there = "; ".join(
         f"{label(node)}: {_list({name: node['Resources'].get(name, 0) for name in needed})}" for node in nodes
     )
     others = " beside those that are measured on" if taken else ""
+    what = f"a trial needs {_list(needed)} of one node, and no node of the Ray cluster{others} has that"
+    if at_once > 1:
+        what = f"{at_once} workers need {_list(needed)} each, and the Ray cluster{others} has that {places} times"
     raise UnavailableError(
-        f"a trial needs {_list(needed)} of one node, and no node of the Ray cluster{others} has that ({there}); change "
-        "search.resources, or start a node that has them: ray start --address=… --num-cpus=… --num-gpus=… "
-        "--resources=…"
+        f"{what} ({there}); change search.resources, or start a node that has them: ray start --address=… "
+        "--num-cpus=… --num-gpus=… --resources=…"
     )
+
+
+def _places(offer: Mapping[str, float], needed: Mapping[str, float]) -> int:
+    """How often a node's resources suffice."""
+    return int(min(offer.get(name, 0) / amount + 1e-9 for name, amount in needed.items()))
 
 
 def _list(resources: Mapping[str, float]) -> str:

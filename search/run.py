@@ -97,7 +97,8 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
     observer.stage("Device")
     ensure_devices(run, observer, address)
     budget = run.config.search
-    with cluster(math.ceil(budget.workers * budget.resources["cpu"]), address):
+    workers = max(budget.workers, run.config.supernet.workers if run.config.supernet is not None else 1)
+    with cluster(math.ceil(workers * budget.resources["cpu"]), address):
         check_nodes(run.measured_on)
         ensure_supernet(run, observer)
         observer.stage("Search")

@@ -59,14 +59,14 @@ class Recipe(BaseModel):
 
 
 def training_device(on_gpu: bool) -> torch.device:
-    """The processor, or the GPU that Ray shows to a trial that takes one.
+    """The processor, or the GPU that Ray shows to what takes one.
 
     Raises:
         UnavailableError: This installation of PyTorch cannot use a GPU here.
     """
     if on_gpu and not torch.cuda.is_available():
         raise UnavailableError(
-            f"the trial takes a GPU of this node, but PyTorch {torch.__version__} cannot use one here; install PyTorch "
+            f"trainings take a GPU of this node, but PyTorch {torch.__version__} cannot use one here; install PyTorch "
             "for CUDA on it, or leave gpu out of search.resources"
         )
     return torch.device("cuda" if on_gpu else "cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hwnas.search.datasets import Dataset
-from hwnas.search.training import accuracy, calibrate
+from hwnas.search.training import accuracy, calibrate, training_device
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError
@@ -61,11 +61,13 @@ class SharedWeightsEvaluator:
         weights: Of all of them.
         dataset: Validated on its ``validation`` split.
         batch_size: Of the training images.
+        on_gpu: Whether on a GPU, which the trial must then take.
     """
 
     weights: SharedWeights
     dataset: Dataset
     batch_size: int = 64
+    on_gpu: bool = field(default=False, kw_only=True)
 
     @property
     def steps(self) -> int:
@@ -88,6 +90,7 @@ class SharedEvaluation:
         """The validation accuracy."""
         dataset = self.evaluator.dataset
         network = self.evaluator.weights.extract(self.candidate)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        device = training_device(self.evaluator.on_gpu)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         calibrate(network, dataset, self.evaluator.batch_size)
         return accuracy(network, dataset, dataset.validation)

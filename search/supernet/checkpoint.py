@@ -33,7 +33,7 @@ def save_checkpoint(training: SupernetTraining, path: Path) -> None:
             tensors |= {f"{name}.{index}.{key}": v for key, v in state.items() if isinstance(v, Tensor)}
     facts = {**_facts(training), "history": [asdict(report) for report in training.history]}
     with replacing(path) as temporary:
-        plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(plain, temporary, metadata={KEY: json.dumps(facts)})
 
 
@@ -62,11 +62,18 @@ def load_checkpoint(training: SupernetTraining, path: Path) -> None:
                 index, _, key = full.partition(".")
                 state.setdefault(int(index), {})[key] = tensor
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        training.history = [
-            EpochReport(**{**report, "expected_costs": tuple(report["expected_costs"])}) for report in facts["history"]
-        ]
+        training.history = _history(facts)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InvalidFileError(f"{path} cannot be restored ({error!r}); delete it to train afresh") from error
+
+
+def read_history(path: Path) -> list[EpochReport]:
+    """Reports of the epochs that a checkpoint has; raises `InvalidFileError` where it is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _history(json.loads(file.metadata()[KEY]))
+    except Exception as error:
+        raise _no_checkpoint(path, error) from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -86,8 +93,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads(file.metadata()[KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:
-        raise InvalidFileError(f"{path} is no checkpoint of a supernet: {error!r}") from error
+        raise _no_checkpoint(path, error) from error
     return tensors, facts
+
+
+def _no_checkpoint(path: Path, error: Exception) -> InvalidFileError:
+    return InvalidFileError(f"{path} is no checkpoint of a supernet: {error!r}")
+
+
+def _history(facts: Mapping[str, Any]) -> list[EpochReport]:
+    reports = facts["history"]
+    return [EpochReport(**{**report, "expected_costs": tuple(report["expected_costs"])}) for report in reports]
 
 
 def _facts(training: SupernetTraining) -> dict[str, Any]:

@@ -44,26 +44,29 @@ class SupernetTask:
     seed: int = 0
     elsewhere: Mapping[str, Device] = field(default_factory=dict)
 
-    def begin(self, shard: Shard | None = None) -> SupernetTraining:
-        """The training at its beginning."""
+    def begin(self, shard: Shard | None = None, *, on_gpu: bool = False) -> SupernetTraining:
+        """The training at its beginning; see `SupernetTraining` for the worker's share and the GPU."""
         space = space_from_spec(self.space_spec)
         others = {place: CostModel(space, device) for place, device in self.elsewhere.items()}
         cost = CostsInPlaces(CostModel(space, self.device), others)
-        return SupernetTraining(space, self.dataset, self.recipe, self.terms, cost.expected, self.seed, shard)
+        return SupernetTraining(
+            space, self.dataset, self.recipe, self.terms, cost.expected, self.seed, shard, on_gpu=on_gpu
+        )
 
 
 def train_supernet(
-    task: SupernetTask, path: Path, *, shard: Shard | None = None, heard: Callable[[EpochReport], None] = lambda _: None
-) -> SupernetTraining:
+    task: SupernetTask, path: Path, *, shard: Shard | None = None, on_gpu: bool = False,
+    heard: Callable[[EpochReport], None] = lambda _: None,
+) -> SupernetTraining:  # fmt: skip
     """Trains the epochs that are missing; the first worker writes a checkpoint after each.
 
     Args:
         task: What to train.
         path: Of the checkpoint. Where there is one, the training goes on from it; several workers must all see it.
-        shard: This worker's share.
+        shard, on_gpu: This worker's share, and whether on a GPU.
         heard: Hears of each epoch.
     """
-    training = task.begin(shard)
+    training = task.begin(shard, on_gpu=on_gpu)
     if path.exists():
         load_checkpoint(training, path)
     while training.epoch < task.recipe.epochs:

@@ -28,6 +28,7 @@ from hwnas.search.supernet.cost_terms import CostTerm
 from hwnas.search.supernet.draws import Draw, Sampler
 from hwnas.search.supernet.recipe import SupernetRecipe
 from hwnas.search.supernet.shard import Shard
+from hwnas.search.training import training_device
 from hwnas.spaces.errors import DivergedError, InvalidOptionError
 from hwnas.spaces.shared.shared_network import SharedNetwork
 from hwnas.spaces.space import Space
@@ -69,6 +70,7 @@ class SupernetTraining:
         seed: Of the weights, of the parts, of the order of images, and of all draws.
         shard: This worker's share. All workers have the same weights and θ at any time; normalisations and quantisers
             see a worker's own images alone, so that the steps of several are not quite those of one.
+        on_gpu: Whether weights are trained on a GPU; θ and its costs, of little work each, stay on the processor.
 
     Attributes:
         network: The weights.
@@ -77,11 +79,12 @@ class SupernetTraining:
 
     Raises:
         InvalidOptionError: Batches are too small for the workers.
+        UnavailableError: This installation of PyTorch cannot use a GPU here.
     """
 
     def __init__(
         self, space: Space, dataset: Dataset, recipe: SupernetRecipe, terms: Sequence[CostTerm], expected: ExpectedCost,
-        seed: int, shard: Shard | None = None,
+        seed: int, shard: Shard | None = None, *, on_gpu: bool = False,
     ) -> None:  # fmt: skip
         self.space, self.dataset, self.recipe, self.seed = space, dataset, recipe, seed
         self.terms, self.expected = tuple(terms), expected
@@ -90,7 +93,8 @@ class SupernetTraining:
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         self.network = SharedNetwork(space)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = training_device(on_gpu)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.thetas = [ArchitectureParameters(space) for _ in self.terms]
         self.weights_optimizer = _weights_optimizer(self.network, recipe)
         self.theta_optimizers = [
@@ -164,7 +168,7 @@ class SupernetTraining:
         theta, term, sampler = self.thetas[goal], self.terms[goal], self.sampler
         draws = [sampler.draw(theta, one, temperature) for one in noise]
         with torch.set_grad_enabled(bool(sampler.mixed)):
-            own = torch.stack([self._cross_entropy(draw, images, labels) for draw in draws])
+            own = torch.stack([self._cross_entropy(draw, images, labels) for draw in draws]).cpu()
         losses = own.detach().clone()
         self.shard.add_up([losses])
         share = len(self.shard.part(labels)) / len(labels)
@@ -187,7 +191,7 @@ class SupernetTraining:
         if recipe.sandwich:
             draws += [Draw(row, {}) for row in extremes(self.space)]
         self.weights_optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.device)
         for draw in draws:
             loss = self._cross_entropy(draw, x, labels, recipe.label_smoothing) / len(draws)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -211,9 +215,9 @@ class SupernetTraining:
 
     def _cross_entropy(self, draw: Draw, images: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """This worker's part of the mean over the whole batch, shape ()."""
-        x = self.shard.part(images).contiguous(memory_format=torch.channels_last)
-        logits = self.network(x, draw.row, draw.mixed)
-        own = self.shard.part(labels)
+        x = self.shard.part(images).to(self.device).contiguous(memory_format=torch.channels_last)
+        logits = self.network(x, draw.row, {name: weights.to(self.device) for name, weights in draw.mixed.items()})
+        own = self.shard.part(labels).to(self.device)
         return functional.cross_entropy(logits, own, label_smoothing=smoothing, reduction="sum") / len(labels)
 
     # ---- internals ------------------------------------------------------------------------------------------------

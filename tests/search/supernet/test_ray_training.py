@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hwnas.search.supernet.recipe import SupernetRecipe
 from hwnas.search.supernet.shard import Shard
 from hwnas.search.supernet.task import SupernetTask, train_supernet
 from hwnas.search.supernet.training import SupernetTraining
+from hwnas.spaces.errors import InvalidOptionError, UnavailableError
 
 from .toys import QUICK, toy_images, toy_space
 
@@ -38,8 +40,8 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     class Dying(SupernetTask):
         """The second worker dies in its second epoch, once."""
 
-        def begin(self, shard: Shard | None = None) -> SupernetTraining:
-            training = super().begin(shard)
+        def begin(self, shard: Shard | None = None, *, on_gpu: bool = False) -> SupernetTraining:
+            training = super().begin(shard, on_gpu=on_gpu)
             whole = training.train_epoch
 
             def train_epoch() -> object:
@@ -51,13 +53,14 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
             training.train_epoch = train_epoch  # type: ignore[method-assign, assignment]
             return training
 
-    task = a_task()
+    task, heard = a_task(), []
     with cluster(2):
-        train_on_ray(task, tmp_path / "whole" / "supernet.safetensors", workers=2)
+        train_on_ray(task, tmp_path / "whole" / "supernet.safetensors", workers=2, heard=heard.append)
         train_on_ray(Dying(**vars(task)), tmp_path / "killed_once" / "supernet.safetensors", workers=2)
     assert Path(marker).exists()
     whole, killed = ((tmp_path / name / "supernet.safetensors").read_bytes() for name in ("whole", "killed_once"))
     assert whole == killed
+    assert [report.epoch for report in heard] == list(range(task.recipe.epochs))
     together = task.begin(Shard(0, 2))
     load_checkpoint(together, tmp_path / "whole" / "supernet.safetensors")
     alone = train_supernet(task, tmp_path / "alone.safetensors")
@@ -65,3 +68,17 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     for one, other in zip(together.history, alone.history, strict=True):
         assert one.weights_loss == pytest.approx(other.weights_loss, rel=0.1)
     assert together.history[-1].weights_loss < together.history[0].weights_loss
+
+
+def test_what_a_worker_raises_and_what_the_cluster_lacks_is_said(tmp_path: Path) -> None:
+    from hwnas.search.supernet.ray_training import train_on_ray
+
+    task = a_task()
+    too_large = replace(task, recipe=task.recipe.model_copy(update={"batch_size": 3}))
+    with cluster(2):
+        with pytest.raises(InvalidOptionError, match="batches of 3 of 48 images are too small for 2 workers"):
+            train_on_ray(too_large, tmp_path / "supernet.safetensors", workers=2)
+        with pytest.raises(UnavailableError, match=r"a trial needs 1 CPU, 1000 GPU of one node"):
+            train_on_ray(task, tmp_path / "supernet.safetensors", workers=1, resources={"cpu": 1, "gpu": 1000})
+        with pytest.raises(UnavailableError, match=r"3 workers need 1 CPU each, and the Ray cluster has that 2 times"):
+            train_on_ray(task, tmp_path / "supernet.safetensors", workers=3)

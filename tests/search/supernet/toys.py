@@ -54,11 +54,11 @@ def option_cost(probabilities: Sequence[Tensor], metric: str) -> Tensor:
 
 def training(
     recipe: SupernetRecipe | None = None, terms: Sequence[CostTerm] | None = None, seed: int = 0,
-    shard: Shard | None = None, joint: tuple[str, ...] = (), data: Dataset | None = None,
+    shard: Shard | None = None, joint: tuple[str, ...] = (), data: Dataset | None = None, on_gpu: bool = False,
 ) -> SupernetTraining:  # fmt: skip
     return SupernetTraining(
         toy_space(joint), data or toy_images(), recipe or SupernetRecipe(**QUICK),
-        terms or [ProductTerm("latency_ms", LEAST)], option_cost, seed, shard,
+        terms or [ProductTerm("latency_ms", LEAST)], option_cost, seed, shard, on_gpu=on_gpu,
     )  # fmt: skip
 
 
