@@ -90,7 +90,7 @@ def supernet_figures(
             figures["times_the_reference"] = round(figures["seconds_per_step"] / plain, 2)
     return {
         "space": space.name, "decisions": len(space.decisions), "data": data, "batch_size": batch_size,
-        "on": torch.cuda.get_device_name() if on_gpu else "one thread", "ways": ways,
+        "on": torch.cuda.get_device_name() if on_gpu else "processor", "ways": ways,
         "ranking": _ranking(space, load_dataset(data), budget, batch_size, seed, on_gpu, heard),
     }  # fmt: skip
 

@@ -120,7 +120,8 @@ class ControllerConfig(_Section):
 class SupernetConfig(SupernetRecipe):
     """A supernet that is trained before the trials: how, by how many workers, and how θ weighs the cost.
 
-    Each worker takes the CPUs of its node, and the GPU, that a trial takes: see `SearchBudget`.
+    Each worker takes the CPUs, and the GPU, that a trial takes: see `SearchBudget`. One worker without a GPU is the
+    driver's own process.
 
     ``loss`` is FBNet's ``product``, or a ``hinge`` on each goal's target.
     """

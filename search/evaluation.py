@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from hwnas.search.config import SupernetConfig
 from hwnas.search.evaluators.base import Evaluator
@@ -37,11 +41,24 @@ def ensure_supernet(run: Run, observer: Observer) -> None:
 
     resources = run.config.search.resources
     if config.workers == 1 and "gpu" not in resources:
-        train_supernet(task, run.supernet_path, heard=heard)
+        with _threads(int(resources["cpu"])):
+            train_supernet(task, run.supernet_path, heard=heard)
         return
     from hwnas.search.supernet.ray_training import train_on_ray
 
+    observer.progress(f"waiting for workers, {config.workers} in all", 0.0)
     train_on_ray(task, run.supernet_path, workers=config.workers, resources=resources, heard=heard)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Of torch, meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def controller_options(run: Run) -> dict[str, Any]:

@@ -54,14 +54,15 @@ def check_resources(resources: Mapping[str, float], taken: Sequence[str] = (), *
     places = sum(_places(node["Resources"], needed) for node in nodes)
     config = cluster_state.get_cluster_config()
     for group in config.node_group_configs if config is not None else ():
-        places += _places(group.resources, needed) * (group.max_count if group.max_count > 0 else at_once)
+        count = at_once if group.max_count < 0 else group.max_count  # -1 is any number
+        places += _places(group.resources, needed) * count
     if places >= at_once:
         return
     there = "; ".join(
         f"{label(node)}: {_list({name: node['Resources'].get(name, 0) for name in needed})}" for node in nodes
     )
     others = " beside those that are measured on" if taken else ""
-    what = f"a trial needs {_list(needed)} of one node, and no node of the Ray cluster{others} has that"
+    what = f"a training needs {_list(needed)} of one node, and no node of the Ray cluster{others} has that"
     if at_once > 1:
         what = f"{at_once} workers need {_list(needed)} each, and the Ray cluster{others} has that {places} times"
     raise UnavailableError(
@@ -71,8 +72,12 @@ def check_resources(resources: Mapping[str, float], taken: Sequence[str] = (), *
 
 
 def _places(offer: Mapping[str, float], needed: Mapping[str, float]) -> int:
-    """How often a node's resources suffice."""
-    return int(min(offer.get(name, 0) / amount + 1e-9 for name, amount in needed.items()))
+    """How often a node's resources suffice. A share of a GPU is one of a single GPU."""
+    return min(
+        int(offer.get(name, 0)) * int(1 / amount + 1e-9) if name == "GPU" and amount < 1
+        else int(offer.get(name, 0) / amount + 1e-9)
+        for name, amount in needed.items()
+    )  # fmt: skip
 
 
 def _list(resources: Mapping[str, float]) -> str:

@@ -38,7 +38,7 @@ def save_checkpoint(training: SupernetTraining, path: Path) -> None:
 
 
 def load_checkpoint(training: SupernetTraining, path: Path) -> None:
-    """The inverse of `save_checkpoint`: a training goes on as if it had never ended, to the bit.
+    """The inverse of `save_checkpoint`: a training goes on as if it had never ended, on the processor to the bit.
 
     Args:
         training: Made with the same arguments, and at its beginning.

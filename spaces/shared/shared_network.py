@@ -177,10 +177,15 @@ class _Uninitialised(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if function in _INITIALISERS else function(*args, **(kwargs or {}))
+        if function in _INITIALISERS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
-_INITIALISERS = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_}
+_INITIALISERS = {
+    torch.Tensor.normal_, torch.Tensor.fill_, torch.Tensor.zero_,
+    nn.init.normal_, nn.init.uniform_, nn.init.constant_, nn.init.kaiming_uniform_,
+}  # fmt: skip
 
 
 @lru_cache(maxsize=4096)

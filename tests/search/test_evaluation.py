@@ -14,6 +14,7 @@ from hwnas.search.evaluation import controller_options, ensure_supernet, evaluat
 from hwnas.search.evaluators.fine_tune import FineTuningEvaluator
 from hwnas.search.evaluators.shared import SharedWeights
 from hwnas.search.observer import Observer
+from hwnas.search.ray_cluster import cluster
 from hwnas.search.run import run_search
 from hwnas.search.run_folder import Run
 from hwnas.search.supernet.checkpoint import read_logits, read_weights
@@ -100,6 +101,19 @@ def test_a_key_that_does_not_exist_is_an_error_that_names_the_nearest() -> None:
     data = small_search().model_dump(mode="json")
     with pytest.raises(UnknownNameError, match="'epohcs'; did you mean 'epochs'"):
         parse_config(data | {"supernet": {"epohcs": 3}})
+
+
+@pytest.mark.slow
+def test_several_workers_of_a_cluster_train_the_supernet(tmp_path: Path) -> None:
+    made = Run(tmp_path / "run", shared_search(supernet={"workers": 2}))
+    synthetic_device().save(made.folder / "device")
+    heard = Heard()
+    with cluster(2):
+        ensure_supernet(made, heard)
+    assert [text.partition(":")[0] for text in heard.said] == [
+        "Supernet", "waiting for workers, 2 in all", "epoch 1 of 2", "epoch 2 of 2",
+    ]  # fmt: skip
+    assert evaluator_of(made).start(made.space.reference(), 0).step() > 0
 
 
 @pytest.mark.slow

@@ -267,7 +267,9 @@ def test_a_resumed_search_stops_early_what_an_uninterrupted_one_would(tmp_path: 
 
 
 def test_resources_that_no_node_has_are_an_error_at_once(tmp_path: Path) -> None:
-    said = r"a trial needs 1 CPU, 1 device:pi5 of one node, and no node .* has that \(node .*: 2 CPU, 0 device:pi5\); "
+    said = (
+        r"a training needs 1 CPU, 1 device:pi5 of one node, and no node .* has that \(node .*: 2 CPU, 0 device:pi5\); "
+    )
     with pytest.raises(UnavailableError, match=said):
         run(tmp_path, 2, resources={"cpu": 1, "device:pi5": 1})
     with pytest.raises(UnavailableError, match=r"needs 3 CPU of one node"):

@@ -9,25 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.latency_tables import load_device
 from hwnas.search.ray_cluster import cluster
-from hwnas.search.supernet.checkpoint import load_checkpoint
-from hwnas.search.supernet.cost_terms import ProductTerm
-from hwnas.search.supernet.recipe import SupernetRecipe
+from hwnas.search.supernet.checkpoint import load_checkpoint, read_history
 from hwnas.search.supernet.shard import Shard
 from hwnas.search.supernet.task import SupernetTask, train_supernet
 from hwnas.search.supernet.training import SupernetTraining
 from hwnas.spaces.errors import InvalidOptionError, UnavailableError
 
-from .toys import QUICK, toy_images, toy_space
+from .toys import a_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def a_task() -> SupernetTask:
-    recipe = SupernetRecipe(**{**QUICK, "mixed": (), "batch_size": 32, "theta_share": 0.4})  # type: ignore[arg-type]
-    term = ProductTerm("latency_ms", 1e-3)
-    return SupernetTask(toy_space().spec, load_device("simulated-bit-fusion"), toy_images(), recipe, (term,))
 
 
 def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
@@ -61,6 +52,8 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     whole, killed = ((tmp_path / name / "supernet.safetensors").read_bytes() for name in ("whole", "killed_once"))
     assert whole == killed
     assert [report.epoch for report in heard] == list(range(task.recipe.epochs))
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["ray", "supernet.safetensors"]
+    train_on_ray(task, tmp_path / "whole" / "supernet.safetensors", workers=2)  # asks no cluster: nothing is missing
     together = task.begin(Shard(0, 2))
     load_checkpoint(together, tmp_path / "whole" / "supernet.safetensors")
     alone = train_supernet(task, tmp_path / "alone.safetensors")
@@ -74,11 +67,52 @@ def test_what_a_worker_raises_and_what_the_cluster_lacks_is_said(tmp_path: Path)
     from hwnas.search.supernet.ray_training import train_on_ray
 
     task = a_task()
-    too_large = replace(task, recipe=task.recipe.model_copy(update={"batch_size": 3}))
+    too_small = replace(task, recipe=task.recipe.model_copy(update={"batch_size": 3}))
+    begun = tmp_path / "begun"
+
+    class Counted(SupernetTask):
+        def begin(self, shard: Shard | None = None, *, on_gpu: bool = False) -> SupernetTraining:
+            with begun.open("a") as file:
+                file.write("x" if shard is not None and shard.rank == 0 else "")
+            return super().begin(shard, on_gpu=on_gpu)
+
     with cluster(2):
         with pytest.raises(InvalidOptionError, match="batches of 3 of 48 images are too small for 2 workers"):
-            train_on_ray(too_large, tmp_path / "supernet.safetensors", workers=2)
-        with pytest.raises(UnavailableError, match=r"a trial needs 1 CPU, 1000 GPU of one node"):
+            train_on_ray(Counted(**vars(too_small)), tmp_path / "supernet.safetensors", workers=2)
+        assert begun.read_text() == "x", "what raises an error is not begun again"
+        with pytest.raises(UnavailableError, match=r"a training needs 1 CPU, 1000 GPU of one node"):
             train_on_ray(task, tmp_path / "supernet.safetensors", workers=1, resources={"cpu": 1, "gpu": 1000})
         with pytest.raises(UnavailableError, match=r"3 workers need 1 CPU each, and the Ray cluster has that 2 times"):
             train_on_ray(task, tmp_path / "supernet.safetensors", workers=3)
+
+
+def test_workers_that_see_another_folder_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hwnas.search.supernet import ray_training
+
+    monkeypatch.setattr(ray_training, "write_text", lambda path, text: path.write_text("of another driver"))
+    with (
+        cluster(1),
+        pytest.raises(UnavailableError, match=r"does not see the driver's folder .* on a file system that"),
+    ):
+        ray_training.train_on_ray(a_task(), tmp_path / "supernet.safetensors", workers=1)
+    assert not (tmp_path / "supernet.safetensors").exists()
+
+
+def test_an_interrupt_ends_the_training_and_a_resume_goes_on(tmp_path: Path) -> None:
+    from hwnas.search.supernet.ray_training import train_on_ray
+
+    class Interrupting:
+        def __call__(self, report: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    task, path = a_task(), tmp_path / "supernet.safetensors"
+    task = replace(task, recipe=task.recipe.model_copy(update={"epochs": 30}))
+    with pytest.raises(KeyboardInterrupt), cluster(1):
+        train_on_ray(task, path, workers=1, heard=Interrupting())
+    assert 0 < len(read_history(path)) < 30
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    heard: list[int] = []
+    before = len(read_history(path))
+    with cluster(1):
+        train_on_ray(task, path, workers=1, heard=lambda report: heard.append(report.epoch))
+    assert heard == list(range(before, 30))

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwnas.latency_tables import load_device
 from hwnas.search.datasets import Dataset, Split
 from hwnas.search.supernet.cost_terms import CostTerm, ProductTerm
 from hwnas.search.supernet.recipe import SupernetRecipe
 from hwnas.search.supernet.shard import Shard
+from hwnas.search.supernet.task import SupernetTask
 from hwnas.search.supernet.training import SupernetTraining
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.space import Rows
@@ -88,6 +90,15 @@ def planted(
     made.network = PlantedNetwork(good)  # type: ignore[assignment]
     made.weights_optimizer = torch.optim.SGD(made.network.parameters(), lr=1e-3, momentum=0.9)
     return made
+
+
+def a_task() -> SupernetTask:
+    """Single paths, whose costs are those of a simulated device."""
+    term = ProductTerm("latency_ms", 1e-3)
+    device = load_device("simulated-bit-fusion")
+    return SupernetTask(
+        toy_space().spec, device, toy_images(), recipe("single path", batch_size=32, theta_share=0.4), (term,)
+    )
 
 
 def recipe(mode: str = "mixture", **changes: object) -> SupernetRecipe:

@@ -12,11 +12,12 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwnas.spaces import Space, load_space
 from hwnas.spaces.calibration import recalibrate
 from hwnas.spaces.shared.sandwich import sandwich
-from hwnas.spaces.shared.shared_network import SharedNetwork
+from hwnas.spaces.shared.shared_network import SharedNetwork, _template
 from hwnas.spaces.space import Rows
 from hwnas.spaces.units import ConvUnit
 from hwnas.spaces.variation import extremes
@@ -223,3 +224,22 @@ def test_training_by_the_sandwich_rule_makes_good_networks_of_random_ones() -> N
         with torch.no_grad():
             accuracy = (shared.eval()(x[1400:], row).argmax(1) == y[1400:]).double().mean()
         assert accuracy > 0.4  # chance is 0.1
+
+
+def test_templates_of_units_are_not_initialised() -> None:
+    space = space_of("mbconv", EVERYTHING)
+    ran: list[str] = []
+
+    class Listening(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            ran.append(function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    for row in space.sample(np.random.default_rng(0), 10):
+        for operator in space.workload_of_row(row).operators:
+            with Listening():
+                unit, shapes = _template.__wrapped__(operator, operator.affine)
+            assert all(t.is_meta for t in unit.parameters())
+            assert all(shapes[name] == t.shape for name, t in unit.named_parameters())
+    assert "empty.memory_format" in ran
+    assert not {name for name in ran if name.partition(".")[0] in ("normal_", "uniform_", "fill_", "zero_")}
