@@ -15,7 +15,7 @@ search: $(VENV)/installed
 test: check
 
 check: lint types
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 slow: $(VENV)/installed
 	$(BIN)/pytest -m slow
