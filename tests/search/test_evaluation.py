@@ -105,7 +105,7 @@ def test_a_key_that_does_not_exist_is_an_error_that_names_the_nearest() -> None:
 
 @pytest.mark.slow
 def test_several_workers_of_a_cluster_train_the_supernet(tmp_path: Path) -> None:
-    made = Run(tmp_path / "run", shared_search(supernet={"workers": 2}))
+    made = Run(tmp_path / "run", shared_search(supernet=SUPERNET | {"workers": 2}))
     synthetic_device().save(made.folder / "device")
     heard = Heard()
     with cluster(2):
