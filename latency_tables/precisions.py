@@ -11,7 +11,7 @@ from hwnas.latency_tables.plan import precision_pairs
 from hwnas.latency_tables.runtimes import OperatorTime, Runtime
 from hwnas.latency_tables.simulated import execution
 from hwnas.latency_tables.timing import Timing
-from hwnas.spaces.operator import CLIPPING, Operator, stored_bits
+from hwnas.spaces.operator import CLIPPING, INTEGER_KINDS, Operator, stored_bits
 from hwnas.spaces.space import Rows, Space
 
 FLOAT = 32
@@ -99,7 +99,7 @@ def executes(operator: Operator, precisions: tuple[Precision, ...]) -> Execution
         floats = {operator.in_bits > 8}
     if len(floats) > 1:
         return "emulated"
-    if operator.in_bits <= 8 and operator.activation not in CLIPPING:
+    if operator.in_bits <= 8 and (operator.activation not in CLIPPING or operator.kind not in INTEGER_KINDS):
         return "emulated"
     act_bits = operator.in_bits if operator.kind == "linear" else min(operator.in_bits, operator.out_bits)
     for precision in precisions:

@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.call_text import parse_call
+from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
 from hwnas.spaces.files import replacing
-from hwnas.spaces.operator import Activation, Kind, Operator
+from hwnas.spaces.operator import SAME, Activation, Kind, Operator
 
 Role = Literal["fit", "check"]
 
@@ -34,6 +35,9 @@ _OPERATOR = pa.schema(
         ("activation", pa.string()),
         ("dilation", pa.int32()),
         ("pattern", pa.int32()),
+        ("kernel_width", pa.int32()),
+        ("margin", pa.int32()),
+        ("call", pa.string()),
     ]
 )
 TABLE_SCHEMA = pa.schema(
@@ -71,11 +75,12 @@ _MAY_LACK = {
     ("networks.parquet", "energy_spread"),
     ("networks.parquet", "peak_memory_bytes"),
 }
-_LATER: dict[str, dict[str, int | None]] = {
-    "table.parquet": {"dilation": 1, "pattern": 0},
+_LATER: dict[str, dict[str, int | str | None]] = {
+    "table.parquet": {"dilation": 1, "pattern": 0, "kernel_width": 0, "margin": SAME, "call": ""},
     "networks.parquet": {"energy_spread": None, "peak_memory_bytes": None},
 }
 """Columns that tables written before them do not have, and what they read as."""
+_WHOLE = ("in_channels", "out_channels", "in_bits", "out_bits")
 _WORDS = {
     "kind": tuple(kind for kind in get_args(Kind) if kind != "identity"),  # which no workload has
     "activation": get_args(Activation),
@@ -205,6 +210,11 @@ def _read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
         if name in _WORDS and (odd := set(table[name].to_pylist()) - set(_WORDS[name])):
             raise InvalidFileError(f"{path} has the unknown {name} {min(odd)!r} (known: {', '.join(_WORDS[name])})")
     rows: list[dict[str, Any]] = table.to_pylist()
+    for text in dict.fromkeys(row["call"] for row in rows if row.get("kind") == "call"):
+        try:
+            parse_call(text)
+        except InvalidSpaceError as error:
+            raise InvalidFileError(f"{path} has an operator that is no call: {error}") from error
     return rows
 
 
@@ -217,7 +227,7 @@ def _operator_fields(row: OperatorRow) -> dict[str, Any]:
 
 
 def _operator_row(values: dict[str, Any]) -> OperatorRow:
-    own = {name: values[name] for name in _OPERATOR.names if "_height" not in name and "_width" not in name}
+    own = {name: values[name] for name in _OPERATOR.names if not name.startswith(("in_", "out_")) or name in _WHOLE}
     operator = Operator(
         **own,
         in_size=(values["in_height"], values["in_width"]),

@@ -55,7 +55,7 @@ class BilinearModel:
 
 def product_of_widths(operator: Operator) -> float:
     """Two-dimensional filters of a layer that are not zero; 0 where it has no weights."""
-    return operator.weights / operator.kernel**2 * operator.density
+    return operator.weights / operator.taps * operator.density
 
 
 def _products(networks: Sequence[Layers], positions: Sequence[Hashable]) -> Floats:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from hwnas.spaces.call_text import parse_call
 from hwnas.spaces.operator import Activation, Operator
 
 Term = tuple[str, ...]
@@ -24,23 +25,27 @@ CHANNEL_BLOCK = 8
 def role(operator: Operator) -> str:
     """What the operator is to a runtime, whatever its precision."""
     if operator.kind != "conv":
-        return "window pool" if operator.kind == "pool" and operator.kernel > 1 else operator.kind
+        return "window pool" if operator.kind == "pool" and operator.taps > 1 else operator.kind
     if operator.in_size == (1, 1):
         return "vector"
     if operator.depthwise:
         return "depthwise"
     if operator.groups > 1:
         return "grouped"
-    return "pointwise" if operator.kernel == 1 else "conv"
+    return "pointwise" if operator.taps == 1 else "conv"
 
 
 def family(operator: Operator) -> Family:
-    """Role, arithmetic, and stored form of the weights: what decides the kernel."""
+    """Role, arithmetic, and stored form of the weights: what decides the kernel.
+
+    Calls of different operations are different families: ``("call layer_norm", "float", "no weights")``.
+    """
     arithmetic = "integer" if operator.integer else "float"
     if not operator.weights:
         if arithmetic == "float":
             arithmetic += "<" * (operator.in_bits <= 8) + ">" * (operator.out_bits <= 8)
-        return role(operator), arithmetic, "no weights"
+        names = f" {', '.join(parse_call(operator.call).names)}" if operator.kind == "call" else ""
+        return role(operator) + names, arithmetic, "no weights"
     if operator.weight_bits > 8:
         return role(operator), arithmetic, "float weights"
     wide = operator.integer and operator.weight_bits == 8 and not operator.depthwise
@@ -67,10 +72,10 @@ def latency_terms(operator: Operator) -> Iterator[tuple[Term, float]]:
         yield (*own, "weights"), o.weights / 1e3
         if not o.integer:
             yield from _conversions(own[0], o, moved_in, moved_out)
-    if o.kind == "conv":
+    if o.kind in ("conv", "deconv"):
         yield from _convolution(own, o)
-    elif o.kind == "pool" and o.kernel > 1:
-        yield (*own, "taps"), moved_out * o.kernel**2
+    elif o.kind == "pool" and o.taps > 1:
+        yield (*own, "taps"), moved_out * o.taps
     elif o.kind == "hadamard":
         yield (*own, "butterflies"), moved_out * math.log2(o.in_channels // o.groups)
     if o.activation not in FUSED:
@@ -94,7 +99,7 @@ def _convolution(own: Family, o: Operator) -> Iterator[tuple[Term, float]]:
     yield (*own, "positions"), o.out_size[0] * o.out_size[1] / 1e2
     yield (*own, "in channels"), o.in_channels / 1e2
     yield (*own, "out channels"), o.out_channels / 1e2
-    if o.kernel > 3:
+    if max(o.kernel_size) > 3:
         yield (*own, "large kernel"), macs
     if o.stride > 1:
         yield (*own, "strided call"), 1.0
@@ -111,21 +116,22 @@ def _convolution(own: Family, o: Operator) -> Iterator[tuple[Term, float]]:
 
 ROLES = (
     "conv", "pointwise", "depthwise", "vector", "linear", "pool", "add", "scale", "quantize", "grouped", "window pool",
-    "concat", "shuffle", "hadamard", "pad", "activate", "zero",
+    "concat", "shuffle", "hadamard", "pad", "activate", "zero", "deconv", "slice", "call",
 )  # fmt: skip
+"""Numbers of roles are what forests learn from: new ones come last."""
 STORED = ("no weights", "float weights", "8-bit weights", "integer weights")
 
 
 def measures(operator: Operator) -> list[float]:
     """The operator as numbers for a regression tree: what its kernel is, its shape, and what it computes and moves."""
     o = operator
-    own, arithmetic, stored = family(o)
+    _, arithmetic, stored = family(o)
     return [
-        ROLES.index(own), arithmetic.startswith("float"), STORED.index(stored),
+        ROLES.index(role(o)), arithmetic.startswith("float"), STORED.index(stored),
         o.in_bits <= 8, o.out_bits <= 8, o.out_bits < 8,
         o.in_channels, o.out_channels, o.in_channels % CHANNEL_BLOCK == 0, o.out_channels % CHANNEL_BLOCK == 0,
         o.in_channels % (2 * CHANNEL_BLOCK) == 0, o.out_channels % (2 * CHANNEL_BLOCK) == 0,
-        o.in_size[0], o.out_size[0], o.kernel, o.stride, o.activation == "none", o.macs, o.weights,
+        o.in_size[0], o.out_size[0], max(o.kernel_size), o.stride, o.activation == "none", o.macs, o.weights,
         o.in_channels * o.in_size[0] * o.in_size[1], o.out_channels * o.out_size[0] * o.out_size[1],
         o.dilation, o.activation in FUSED,
     ]  # fmt: skip
@@ -139,7 +145,7 @@ def energy_terms(operator: Operator) -> Iterator[tuple[Term, float]]:
     and bytes moved are added: they are what small operators spend energy on.
     """
     o = operator
-    own = role(o), "integer" if o.integer else "float"
+    own = family(o)[0], "integer" if o.integer else "float"
     yield (*own, "call"), 1.0
     if o.weights:
         yield (*own, "macs"), o.macs / 1e5

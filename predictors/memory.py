@@ -62,25 +62,29 @@ class Amounts:
 def amounts(operators: Sequence[Operator]) -> Amounts:
     """The bytes of operators, but for those held for later ones.
 
-    All inputs of a concatenation are read, and the first one of an addition: the other one is held.
+    All inputs of a concatenation are read, and the first one of an addition or a call: the others are held. Transposed
+    convolutions unfold the patches that they write, all at once.
     """
     fields = [
-        (o.in_channels, o.out_channels, *o.in_size, *o.out_size, o.kernel, o.stride, o.groups, o.weight_bits, o.in_bits,
+        (o.in_channels, o.out_channels, *o.in_size, *o.out_size, o.taps, o.stride, o.groups, o.weight_bits, o.in_bits,
          o.out_bits)
         for o in operators
     ]  # fmt: skip
     columns = np.array(fields, dtype=np.float64).reshape(-1, 12).T
-    cin, cout, in_height, in_width, out_height, out_width, kernel, stride, groups, w_bits, in_bits, out_bits = columns
+    cin, cout, in_height, in_width, out_height, out_width, taps, stride, groups, w_bits, in_bits, out_bits = columns
     kinds = np.array([o.kind for o in operators], dtype=np.str_)
-    conv, linear, scale, quantize = (kinds == kind for kind in ("conv", "linear", "scale", "quantize"))
+    conv, deconv, linear, scale, quantize = (
+        kinds == kind for kind in ("conv", "deconv", "linear", "scale", "quantize")
+    )
     integer = np.array([o.integer for o in operators], dtype=np.bool_)
-    weighted, low_in, low_out = conv | linear, in_bits <= 8, out_bits <= 8
+    weighted, low_in, low_out = conv | deconv | linear, in_bits <= 8, out_bits <= 8
     values_in, positions = cin * in_height * in_width, out_height * out_width
     values_out = cout * positions
     computes_floats = (~integer & ~quantize) | scale
     spatial = conv & (in_height * in_width > 1)
     emulated, blocked = weighted & ~integer & (w_bits <= 8), spatial & ~integer & (w_bits > 8)
-    patch = kernel**2 * cin // groups * positions
+    patch = taps * cin // groups * positions
+    scattered = taps * (cout // groups) * in_height * in_width
     alive = (
         values_in * np.where(low_in, 1, 4),
         values_out * np.where(low_out, 1, 4),
@@ -88,15 +92,16 @@ def amounts(operators: Sequence[Operator]) -> Amounts:
         4 * values_out * (computes_floats & low_out),
         4 * values_in * (blocked & low_in),
         4 * values_out * (blocked & low_out),
-        4 * emulated * cout * (cin // groups) * kernel**2,
+        4 * emulated * cout * (cin // groups) * taps,
         4 * values_in * scale,
     )
     depthwise = (groups == cin) & (cin > 1)
-    unfolded = kernel * stride > 1
+    unfolded = taps * stride > 1
     workspace = (
-        np.where(cout // groups <= positions, SEGMENT, 4 * patch) * (spatial & emulated & unfolded),
+        np.where(cout // groups <= positions, SEGMENT, 4 * patch) * (spatial & emulated & unfolded)
+        + 4 * scattered * deconv,
         4 * values_out * (spatial & integer),
-        np.where(depthwise, 8 * kernel**2 * positions, patch * (kernel > 1)) * (spatial & integer),
+        np.where(depthwise, 8 * taps * positions, patch * (taps > 1)) * (spatial & integer),
     )
     early = (alive[6] * low_in, alive[6] * ~low_in)
     return Amounts(np.column_stack(alive), np.column_stack(workspace), np.column_stack(early))

@@ -135,10 +135,10 @@ class Builder:
         if not all(tabulate(holds, options).values):
             raise InvalidSpaceError(message)
 
-    def slot(self, name: str, lower: Lower, *arguments: Any, when: Conditions = ()) -> None:
+    def slot(self, name: str, lower: Lower, *arguments: Any, when: Conditions = (), prefix: str = "") -> None:
         """A slot, see `Slot`."""
         if when is not None:
-            self._slots.append(Slot(name, arguments, lower, when))
+            self._slots.append(Slot(name, arguments, lower, when, prefix))
 
     def alias(self, among: Value | Sequence[Value], network: Value) -> None:
         """Options of the decisions ``among`` that give equal ``network`` are one, see `Alias`."""
@@ -174,12 +174,15 @@ class Builder:
         references: Mapping[str, Mapping[str, Option]] | None = None,
         find: Callable[..., dict[str, Option]] | None = None,
         published: Mapping[str, Any] | None = None,
+        of: Callable[..., Space] = Space,
     ) -> Space:
         """The space of everything collected.
 
         References are given by their options, where what they do not decide is the last one (float32, and nothing
         removed), or as ``published`` tables that ``find`` reads; a narrowed space may lack some of these, and one in
         which something is always removed has none. Without any the largest network is one, see `extremes`.
+
+        Another class of spaces, ``of``, is made with the keywords of `Space`.
 
         Raises:
             InvalidSpaceError: A pattern to narrow that matches no decision, or a table that the space lacks.
@@ -191,7 +194,7 @@ class Builder:
             )
         whole = {d.name: d.options[-1] for d in self._decisions.values()}
         given = {title: whole | dict(options) for title, options in (references or {}).items()}
-        space = Space(
+        space = of(
             name=name,
             spec=spec,
             decisions=list(self._decisions.values()),

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwnas.spaces.network import Network, module_name
-from hwnas.spaces.operator import NETWORK_INPUT, Operator
+from hwnas.spaces.operator import NETWORK_INPUT
+from hwnas.spaces.products import Layer
 from hwnas.spaces.quantizers import quantize_weight
-from hwnas.spaces.units import UNITS, ConvUnit, ProductUnit, Unit, folded_norm
+from hwnas.spaces.units import UNITS, ProductUnit, Unit, folded_norm
 
 
 class FrozenUnit(nn.Module):
@@ -28,7 +29,7 @@ class FrozenUnit(nn.Module):
         if isinstance(unit, ProductUnit):
             self.compute = _frozen_product(unit)
         else:
-            self.compute = _arithmetic(unit.operator)
+            self.compute = _arithmetic(unit)
             self.norm = None if unit.norm is None else _PerChannel(*folded_norm(unit.norm))
         self.activation = copy.deepcopy(unit.activation)
         self.levels = None
@@ -47,9 +48,13 @@ class FrozenUnit(nn.Module):
         return y
 
 
-def _arithmetic(operator: Operator) -> Unit:
+def _arithmetic(unit: Unit) -> Unit:
     """What an operator without weights does before normalisation and activation."""
-    return UNITS[operator.kind](replace(operator, affine="none", activation="none", out_bits=32))
+    o = unit.operator
+    plain = UNITS[o.kind](replace(o, affine="none", activation="none", out_bits=32))
+    known = unit.state_dict()
+    plain.load_state_dict({name: known[name] for name in plain.state_dict()})  # the constants of a call
+    return plain
 
 
 class _PerChannel(nn.Module):
@@ -77,13 +82,11 @@ def _frozen_product(unit: ProductUnit) -> nn.Module:
     o = unit.operator
     weight, factor, bias = unit.folded()
     weight = quantize_weight(weight, o.weight_bits) * factor.reshape(-1, *[1] * (weight.ndim - 1))
-    layer: nn.Conv2d | nn.Linear
-    if isinstance(unit, ConvUnit):
-        layer = nn.Conv2d(o.in_channels, o.out_channels, o.kernel, o.stride, o.padding, o.dilation, o.groups,
-                          bias=bias is not None)  # fmt: skip
+    if o.kind == "linear" and not o.on_tokens:
+        layer: Layer = _FlatLinear(o.in_channels, o.out_channels, bias=bias is not None)
     else:
-        layer = _FlatLinear(o.in_channels, o.out_channels, bias=bias is not None)
-    layer.weight.copy_(weight)
+        layer = unit.make_layer(o, bias=bias is not None)
+    layer.weight.copy_(unit.laid_out(weight))
     if bias is not None and layer.bias is not None:
         layer.bias.copy_(bias)
     return layer

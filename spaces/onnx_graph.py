@@ -18,6 +18,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
+from hwnas.spaces.call_text import parse_call
 from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_kinds import write_operator
 from hwnas.spaces.onnx_writer import ACTIVATIONS, Bytes8, Value, Writer
@@ -36,6 +37,7 @@ def to_onnx(
     weights_8bit: Bytes8 = "int8",
     whole_bytes: bool = False,
     metadata: dict[str, str] | None = None,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """The network in evaluation mode as an ONNX model of input ``input`` (batch, c, h, w) and output ``logits``.
 
@@ -47,22 +49,27 @@ def to_onnx(
         whole_bytes: Whether to store narrower weights as INT8, too, for runtimes that cannot read INT4, as ONNX Runtime
             1.22. Runtimes widen them when they load the file, so that the same kernels run.
         metadata: Text stored in the file.
+        opset: ONNX's operator set, 18 or newer; 4-bit weights need 21.
+
+    Raises:
+        InvalidSpaceError: A ``call`` that torch cannot export.
     """
-    graph = Writer(weights_8bit, whole_bytes, {NETWORK_INPUT: Value(NETWORK_INPUT)})
+    graph = Writer(
+        weights_8bit, whole_bytes, opset, {NETWORK_INPUT: Value(NETWORK_INPUT)}, {NETWORK_INPUT: network.input_shape}
+    )
     for operator in network.workload.operators:
         write_operator(graph, operator, network.unit(operator))
     last = network.workload.operators[-1]
-    shape = ["batch", last.out_channels, *(() if last.kind == "linear" else last.out_size)]
     graph.nodes.append(helper.make_node("Identity", [graph.values[last.name].tensor], [OUTPUT], f"{last.name}/output"))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "hwnas",
             [helper.make_tensor_value_info(NETWORK_INPUT, TensorProto.FLOAT, ["batch", *network.input_shape])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", *graph.shapes[last.name]])],
             graph.initializers,
         ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", opset)],
         ir_version=IR_VERSION,
         producer_name="hwnas",
     )
@@ -75,14 +82,18 @@ def operator_to_onnx(operator: Operator, *, weights_8bit: Bytes8 = "int8", batch
     """One operator alone, with random weights, as a model that reads and writes what it does inside a network.
 
     Tensors of at most 8 bits are uint8. The inputs are called ``input0`` and, of operators that read more, ``input1``
-    and so on. A concatenation reads as many as its ``inputs`` say, two at least, of about as many channels each.
+    and so on. A concatenation reads as many as its ``inputs`` say, two at least, of about as many channels each. For
+    what a ``call`` reads see `hwnas.spaces.call_text.Call.shapes`.
+
+    Raises:
+        InvalidSpaceError: A ``call`` that torch cannot export.
     """
     o = operator
-    shapes = [(batch, *shape) for shape in _input_shapes(o)]
+    shapes = _input_shapes(o)
     names = tuple(f"{NETWORK_INPUT}{i}" for i in range(len(shapes)))
     unit = UNITS[o.kind](o)
-    unit.train()(*(torch.rand(2, *shape) for _, *shape in shapes))
-    graph = Writer(weights_8bit, whole_bytes=False, values={})
+    unit.train()(*(torch.rand(2, *shape) for shape in shapes))
+    graph = Writer(weights_8bit, False, OPSET, {}, dict(zip(names, shapes, strict=True)))
     for name in names:
         graph.values[name] = graph.levels_of_unit_interval(name) if o.in_bits <= 8 else Value(name)
     write_operator(graph, replace(o, name="operator", inputs=names), unit.eval())
@@ -91,25 +102,29 @@ def operator_to_onnx(operator: Operator, *, weights_8bit: Bytes8 = "int8", batch
     made = helper.make_graph(
         graph.nodes,
         "operator",
-        [helper.make_tensor_value_info(n, types[o.in_bits <= 8], s) for n, s in zip(names, shapes, strict=True)],
-        [helper.make_tensor_value_info(final, types[o.out_bits <= 8], None)],
+        [helper.make_tensor_value_info(n, types[o.in_bits <= 8], (batch, *graph.shapes[n])) for n in names],
+        [helper.make_tensor_value_info(final, types[o.out_bits <= 8], (batch, *graph.shapes["operator"]))],
         graph.initializers,
     )
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-def _input_shapes(o: Operator) -> list[tuple[int, int, int]]:
+def _input_shapes(o: Operator) -> list[tuple[int, ...]]:
     """Of one image, shapes of the tensors that the operator reads."""
+    first = (o.in_channels, *o.in_size)
     match o.kind:
         case "add":
-            channels = [o.in_channels] * 2
+            return [first] * 2
+        case "scale":
+            return [first, (o.in_channels, 1, 1)]
         case "concat":
             parts = max(2, len(o.inputs))
-            channels = [o.in_channels // parts + (part < o.in_channels % parts) for part in range(parts)]
-        case _:
-            channels = [o.in_channels]
-    gates = [(o.in_channels, 1, 1)] if o.kind == "scale" else []
-    return [*((own, *o.in_size) for own in channels), *gates]
+            return [(o.in_channels // parts + (i < o.in_channels % parts), *o.in_size) for i in range(parts)]
+        case "call":
+            return list(parse_call(o.call).shapes(o.in_channels, o.in_size))
+        case "linear" if o.on_tokens:
+            return [(o.in_size[0] * o.in_size[1], o.in_channels)]
+    return [first]
 
 
 @torch.no_grad()
@@ -137,7 +152,7 @@ def snap_biases(network: Network) -> None:
 
 
 def weight_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of the file's weights and biases with their scales and zero points, slopes and normalisations.
+    """Bytes of the file's weights and biases with their scales and zero points, slopes, normalisations and constants.
 
     Scales of activations, bounds, shapes and matrices of Hadamard transforms are not counted.
     """

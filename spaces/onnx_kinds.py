@@ -6,7 +6,8 @@ forms that were timed with ONNX Runtime 1.32 on one thread of an x86 processor, 
 64 channels and 75 µs for 256; butterflies of Split, Add, Sub and Concat 42 and 202 µs, and a 1×1 convolution with the
 whole matrix 23 and 264 µs.
 
-All of them are nodes of operator set 17, too, with the same inputs: kits are written for it.
+All of them are nodes of operator set 18, too, with the same inputs: kits are written for it. Where a newer set has a
+node of its own, that is written where the set is new enough.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from hwnas.spaces.calls import CallUnit
 from hwnas.spaces.hadamard import walsh_hadamard
+from hwnas.spaces.onnx_calls import write_call
 from hwnas.spaces.onnx_writer import Writer
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.units import ProductUnit, Unit
 
 RADIX = 16
 """Channels of the largest matrix that a Hadamard transform is split into."""
+GELU_OPSET = 20
+"""The first operator set with a node for GELU."""
 _EVERYTHING = np.iinfo(np.int64).max
 
 Nodes = Callable[[Writer, Operator, list[str]], str]
@@ -40,7 +45,10 @@ def write_operator(writer: Writer, operator: Operator, unit: Unit) -> None:
         inputs = [source.tensor]  # of zeros the shape alone is read
     else:
         inputs = [writer.read(operator, position) for position in range(len(operator.inputs))]
-    if isinstance(unit, ProductUnit):
+    writer.shapes[name] = _shape(operator, writer.shapes[operator.inputs[0]])
+    if isinstance(unit, CallUnit):
+        y = write_call(writer, operator, unit, inputs)
+    elif isinstance(unit, ProductUnit):
         y = _product(writer, operator, [*inputs, *writer.parameters(operator, *unit.folded())])
     else:
         y = _NODES[operator.kind](writer, operator, inputs)
@@ -53,13 +61,37 @@ def write_operator(writer: Writer, operator: Operator, unit: Unit) -> None:
         writer.values[name] = replace(source, tensor=y)
     else:
         writer.write(name, y, unit.quantizer)
+    if operator.on_tokens:
+        written = writer.values[name]
+        tokens = writer.integers(name, "tokens", (-1, *writer.shapes[name]))
+        writer.values[name] = replace(written, tensor=writer.node(name, "Reshape", [written.tensor, tokens]))
+
+
+def _shape(o: Operator, read: tuple[int, ...]) -> tuple[int, ...]:
+    """Of what an operator writes for one image, from that of what it reads; that of a call is for its nodes to say."""
+    if o.kind == "linear":
+        return (*read[:-1], o.out_channels) if o.on_tokens else (o.out_channels,)
+    return (o.out_channels, *o.out_size) if len(read) == 3 else read
 
 
 def _product(writer: Writer, o: Operator, inputs: list[str]) -> str:
+    """One node; of tokens, all rows of a batch are one matrix.
+
+    ONNX Runtime has an integer kernel for a Gemm with a bias, and for a MatMul without one: followed by an Add, it
+    computes floats from integers, and rounds them in a node of its own.
+    """
     if o.kind == "linear":
         return writer.node(o.name, "Gemm", inputs, transB=1)
-    return writer.node(o.name, "Conv", inputs, kernel_shape=[o.kernel] * 2, strides=[o.stride] * 2,
-                       pads=[o.padding] * 4, dilations=[o.dilation] * 2, group=o.groups)  # fmt: skip
+    window: dict[str, Any] = {
+        "kernel_shape": list(o.kernel_size),
+        "strides": [o.stride] * 2,
+        "pads": list(o.paddings) * 2,
+    }
+    window |= {"dilations": [o.dilation] * 2}
+    if o.kind == "deconv":
+        extra = list(o.output_paddings)
+        return writer.node(o.name, "ConvTranspose", inputs, **window, group=o.groups, output_padding=extra)
+    return writer.node(o.name, "Conv", inputs, **window, group=o.groups)
 
 
 def _norm(writer: Writer, name: str, tensor: str, norm: nn.BatchNorm2d) -> str:
@@ -89,21 +121,41 @@ def _activation(writer: Writer, operator: Operator, unit: Unit, tensor: str) -> 
             return writer.node(name, "Mul", [tensor, gate], step="hardswish")
         case "hsigmoid":
             return writer.node(name, "HardSigmoid", [tensor], alpha=1 / 6, beta=0.5)
+        case "silu":
+            gate = writer.node(name, "Sigmoid", [tensor])
+            return writer.node(name, "Mul", [tensor, gate], step="silu")
+        case "gelu":
+            return _gelu(writer, name, tensor)
         case "prelu":
             assert isinstance(unit.activation, nn.PReLU)
             slope = unit.activation.weight.numpy(force=True)
             shape = (-1,) if operator.kind == "linear" else (-1, 1, 1)
             return writer.node(name, "PRelu", [tensor, writer.constant(name, "slope", slope.reshape(shape))])
         case activation:
-            kind = {"relu": "Relu", "relu6": "Relu", "sigmoid": "Sigmoid"}[activation]
+            kind = {"relu": "Relu", "relu6": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}[activation]
             return writer.node(name, kind, [tensor])
 
 
+def _gelu(writer: Writer, name: str, tensor: str) -> str:
+    """x/2 · (1 + erf(x/√2)), in the order of operations that ONNX Runtime makes one node of."""
+    if writer.opset >= GELU_OPSET:
+        return writer.node(name, "Gelu", [tensor])
+    root, one, half = (
+        writer.constant(name, f"act_{step}", np.array(value, dtype=np.float32))
+        for step, value in (("root", 2**0.5), ("one", 1.0), ("half", 0.5))
+    )
+    y = writer.node(name, "Div", [tensor, root], step="gelu_divide")
+    y = writer.node(name, "Erf", [y], step="gelu_erf")
+    y = writer.node(name, "Add", [y, one], step="gelu_add")
+    y = writer.node(name, "Mul", [tensor, y], step="gelu_times")
+    return writer.node(name, "Mul", [y, half], step="gelu")
+
+
 def _pool(writer: Writer, o: Operator, inputs: list[str]) -> str:
-    if o.kernel == 1:
+    if o.kernel_size == (1, 1):
         return writer.node(o.name, "GlobalAveragePool", inputs)
-    return writer.node(o.name, "AveragePool", inputs, kernel_shape=[o.kernel] * 2, strides=[o.stride] * 2,
-                       pads=[o.padding] * 4, ceil_mode=int(o.kernel % 2 == 0), count_include_pad=0)  # fmt: skip
+    return writer.node(o.name, "AveragePool", inputs, kernel_shape=list(o.kernel_size), strides=[o.stride] * 2,
+                       pads=list(o.paddings) * 2, ceil_mode=int(o.reaches_over), count_include_pad=0)  # fmt: skip
 
 
 def _shuffle(writer: Writer, o: Operator, inputs: list[str]) -> str:
@@ -133,10 +185,17 @@ def _pad(writer: Writer, o: Operator, inputs: list[str]) -> str:
         bounds = {"starts": (0, 0), "ends": (_EVERYTHING,) * 2, "axes": (2, 3), "steps": (o.stride,) * 2}
         y = writer.node(o.name, "Slice", [y, *(writer.integers(o.name, *item) for item in bounds.items())])
     if o.out_channels > o.in_channels:
-        pads = writer.integers(o.name, "pads", (0, 0, 0, 0, 0, o.out_channels - o.in_channels, 0, 0))
+        behind = o.out_channels - o.in_channels - o.front
+        pads = writer.integers(o.name, "pads", (0, o.front, 0, 0, 0, behind, 0, 0))
         zero = [writer.values[o.inputs[0]].zero] if o.moves_integers else []
         y = writer.node(o.name, "Pad", [y, pads, *zero])
     return y
+
+
+def _slice(writer: Writer, o: Operator, inputs: list[str]) -> str:
+    bounds = {"starts": o.front, "ends": o.front + o.out_channels, "axes": 1}
+    constants = [writer.integers(o.name, step, (value,)) for step, value in bounds.items()]
+    return writer.node(o.name, "Slice", [*inputs, *constants])
 
 
 def _zero(writer: Writer, o: Operator, inputs: list[str]) -> str:
@@ -171,4 +230,5 @@ _NODES: Mapping[str, Nodes] = {
     "pad": _pad,
     "activate": _nothing,
     "zero": _zero,
+    "slice": _slice,
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.spaces.operator import Operator, stored_bits
+from hwnas.spaces.products import exchanged
 from hwnas.spaces.quantizers import ActivationQuantizer, weight_scale
 
 Bytes8 = Literal["int8", "uint8"]
@@ -38,13 +39,16 @@ class Writer:
     """The nodes and constants of a graph.
 
     Attributes:
-        weights_8bit, whole_bytes: See `hwnas.spaces.onnx_graph.to_onnx`.
+        weights_8bit, whole_bytes, opset: See `hwnas.spaces.onnx_graph.to_onnx`.
         values: What each operator wrote, and the graph's inputs.
+        shapes: Of these tensors, the batch left out.
     """
 
     weights_8bit: Bytes8
     whole_bytes: bool
+    opset: int
     values: dict[str, Value]
+    shapes: dict[str, tuple[int, ...]]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
 
@@ -53,14 +57,20 @@ class Writer:
         name, value = operator.name, self.values[operator.inputs[position]]
         tensor = value.tensor
         if operator.kind == "linear":
-            tensor = self.node(name, "Flatten", [tensor], axis=1)
+            tensor = self.node(name, "Flatten", [tensor], axis=-1 if operator.on_tokens else 1)
         if not value.scale:
             return tensor
         tensor = self.node(name, "DequantizeLinear", [tensor, value.scale, value.zero], step=f"dequantize{position}")
-        if operator.weight_bits > 8 and operator.weights:
-            # ONNX Runtime rounds float weights that meet a DequantizeLinear to 8 bits; an unbounded Clip keeps them.
-            tensor = self.node(name, "Clip", [tensor], step="keep_float")
-        return tensor
+        return self.kept_float(operator, position, tensor) if operator.weight_bits > 8 and operator.weights else tensor
+
+    def kept_float(self, operator: Operator, position: int, tensor: str) -> str:
+        """A float tensor that an operator reads, such that its float weights stay as they are.
+
+        ONNX Runtime rounds those that meet a DequantizeLinear to 8 bits; an unbounded Clip keeps them.
+        """
+        if not self.values[operator.inputs[position]].scale:
+            return tensor
+        return self.node(operator.name, "Clip", [tensor], step=f"keep_float{position}")
 
     def write(self, name: str, tensor: str, quantizer: ActivationQuantizer | None) -> None:
         """Makes a float tensor what the operator of that name writes, in integers where it has a quantiser."""
@@ -82,13 +92,23 @@ class Writer:
     def parameters(
         self, operator: Operator, weight: torch.Tensor, factor: torch.Tensor, bias: torch.Tensor | None
     ) -> list[str]:
-        """Names of the weight and bias tensors. The folded weight is ``weight`` times ``factor`` per output channel."""
+        """Names of the weight and bias tensors. The folded weight is ``weight`` times ``factor`` per output channel.
+
+        Weights of transposed convolutions are given as all others, (out, in of a group, …), and written as ONNX wants
+        them, (in, out of a group, …). Of several groups, an output channel is no slice along one dimension of that:
+        they are stored and turned to floats as they are given, and nodes bring them into the other order then.
+        """
         name, bits = operator.name, operator.weight_bits
         biases = [] if bias is None else [bias.detach().numpy(force=True).astype(np.float32)]
         shape = (-1,) + (1,) * (weight.ndim - 1)
         if bits > 8:
-            folded = (weight * factor.reshape(shape)).detach().numpy(force=True)
-            return [self.constant(name, "weight", folded), *(self.constant(name, "bias", b) for b in biases)]
+            folded = weight * factor.reshape(shape)
+            if operator.kind == "deconv":
+                folded = exchanged(folded, operator.groups)
+            return [
+                self.constant(name, "weight", folded.numpy(force=True)),
+                *(self.constant(name, "bias", b) for b in biases),
+            ]
         base = weight_scale(weight, bits)
         integers = torch.round(weight / base.reshape(shape)) * factor.sign().reshape(shape)
         scale = (base * factor.abs()).detach().numpy(force=True)
@@ -107,6 +127,8 @@ class Writer:
     def _quantized_weight(self, operator: Operator, integers: NDArray[np.int32], scale: NDArray[np.float32]) -> str:
         name, stored = operator.name, 8 if self.whole_bytes else stored_bits(operator.weight_bits)
         scale_name = self.constant(name, "weight_scale", scale)
+        turned = operator.kind == "deconv" and operator.groups == 1
+        integers = integers.swapaxes(0, 1) if turned else integers
         shifted = operator.weight_bits == 8 and not operator.depthwise and self.weights_8bit == "uint8"
         if shifted:
             weight = self._typed(name, "weight", TensorProto.UINT8, integers + 128)
@@ -117,7 +139,19 @@ class Writer:
         zero = self.constant(
             name, "weight_zero", np.full(len(scale), 128 if shifted else 0, np.uint8 if shifted else np.int8)
         )
-        return self.node(name, "DequantizeLinear", [weight, scale_name, zero], step="dequantize_weight", axis=0)
+        tensors = [weight, scale_name, zero]
+        weight = self.node(name, "DequantizeLinear", tensors, step="dequantize_weight", axis=int(turned))
+        return self._exchanged(operator, weight) if operator.kind == "deconv" and not turned else weight
+
+    def _exchanged(self, o: Operator, weight: str) -> str:
+        """Weights (out, in of a group, h, w) as (in, out of a group, h, w); see `hwnas.spaces.products.exchanged`."""
+        inner, outer = o.in_channels // o.groups, o.out_channels // o.groups
+        if inner > 1 and outer > 1:
+            apart = self.integers(o.name, "apart", (o.groups, outer, inner, *o.kernel_size))
+            weight = self.node(o.name, "Reshape", [weight, apart], step="weight_apart")
+            weight = self.node(o.name, "Transpose", [weight], step="weight_exchanged", perm=[0, 2, 1, 3, 4])
+        shape = self.integers(o.name, "weight_shape", (o.in_channels, outer, *o.kernel_size))
+        return self.node(o.name, "Reshape", [weight, shape], step="weight_reshaped")
 
     def levels_of_unit_interval(self, name: str) -> Value:
         """An input of integers 0 … 255 that stand for 0 … 1."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hwnas.spaces.call_text import parse_call
+
 Kind = Literal[
     "conv", "linear", "pool", "add", "scale", "quantize", "concat", "shuffle", "hadamard", "pad", "activate", "zero",
-    "identity",
+    "identity", "deconv", "slice", "call",
 ]  # fmt: skip
-Activation = Literal["none", "relu", "relu6", "sigmoid", "hswish", "hsigmoid", "prelu"]
+Activation = Literal[
+    "none", "relu", "relu6", "sigmoid", "hswish", "hsigmoid", "prelu", "silu", "gelu", "tanh"
+]  # fmt: skip
 Affine = Literal["none", "bias", "norm"]
 
 CLIPPING: frozenset[Activation] = frozenset({"none", "relu", "relu6"})
 """Activations that integer kernels apply as they round. After others the output is rounded from floats."""
 INTEGER_KINDS: frozenset[Kind] = frozenset({"conv", "linear", "pool", "add", "scale", "quantize", "concat"})
 """Kinds that runtimes have integer kernels for. The others, but for those that only move, turn integers to floats."""
+SAME = -1
+"""The usual ``margin``: half of what the kernel reaches, rounded down, which keeps sizes at odd kernels of stride 1."""
 
 PREVIOUS = ""
 """As an input: the output of the operator before."""
@@ -37,19 +43,25 @@ class Operator:
     Attributes:
         kind: What it computes.
 
-            - ``conv``, ``linear``: with their activation.
+            - ``conv``, ``linear``: with their activation. A ``linear`` whose sizes are (tokens, 1) reads and writes
+              (n, tokens, features), and computes each token by itself; of more dimensions before the features all
+              stay. One token is no such thing: a size of (1, 1) is that of vectors.
+            - ``deconv``: a transposed convolution, with its activation.
             - ``pool``: average over windows of ``kernel``, padding left out of it; of whole maps where ``kernel`` is 1.
             - ``add`` (two tensors), ``scale`` (a tensor times one gate per channel), ``concat`` (along channels).
             - ``quantize``: float tensor to integers.
             - ``shuffle``: interleaves the channels of ``groups`` groups (ShuffleNet, Zhang et al., CVPR 2018).
             - ``hadamard``: the orthonormal Walsh–Hadamard transform along channels, in each of ``groups`` groups.
-            - ``pad``: takes every ``stride``-th row and column, and appends channels of zeros (He et al., CVPR 2016,
-              shortcuts of option A).
+            - ``pad``: takes every ``stride``-th row and column, and adds channels of zeros, ``front`` of them before
+              the others and the rest after them (He et al., CVPR 2016, shortcuts of option A).
+            - ``slice``: takes as many consecutive channels as it writes, from channel ``front`` on.
             - ``activate``: a normalisation, an activation or both where no product is before them.
             - ``zero``: zeros in the shape of the input, at its ``stride``.
+            - ``call``: ATen operations as they are; see ``call``. Its input (the first one) and output may have any
+              shape: channels times height times width are their numbers of values for one image.
             - ``identity``: another name for a tensor. Slots may give it; workloads replace it by what it reads.
         in_channels, out_channels: Channels; for ``linear`` features. A ``concat`` reads those of its inputs together.
-        in_size, out_size: Height and width; (1, 1) for vectors.
+        in_size, out_size: Height and width; (1, 1) for vectors, (tokens, 1) for tokens.
         kernel, stride, groups: Of the convolution, or of what ``kind`` says.
         weight_bits: Bits of a weight, 32 for float32.
         in_bits, out_bits: Bits of the values read and written, 32 for float32.
@@ -57,12 +69,16 @@ class Operator:
         activation: Applied to the output before it is quantised. ``prelu`` has one slope per channel.
         dilation: Distance of a convolution's taps.
         pattern: M of N:M sparsity, where N of every M weights along the input channels are not zero; 0 for none.
+        kernel_width: Width of the kernel where it is not as its height, which is ``kernel``; else 0, whatever is given.
+        margin: Rows and columns of padding on each side, where they are not `SAME`.
+        call: Of a ``call``, the operations as canonical JSON: see `hwnas.spaces.call_text`.
         affine: What follows the product: nothing, a bias, or a batch normalisation (a bias once folded).
         name: Position in the network, such as ``"s1b2.expand"``; not part of equality.
         inputs: Names of the operators read, in order; `PREVIOUS` and `ENTRY` are resolved by `Workload`.
         held_bytes: Activation bytes that stay allocated for later operators while this one runs, beside its own.
         unused: Parameters that come with it and take no part in what it computes, as some published networks have them
             and count them. They are in no exported file.
+        front: Of a ``slice``, the first channel that it takes; of a ``pad``, the channels of zeros before the others.
     """
 
     kind: Kind
@@ -80,11 +96,22 @@ class Operator:
     activation: Activation = "none"
     dilation: int = 1
     pattern: int = 0
+    kernel_width: int = 0
+    margin: int = SAME
+    call: str = ""
     affine: Affine = field(default="none", compare=False)
     name: str = field(default="", compare=False)
     inputs: tuple[str, ...] = field(default=(PREVIOUS,), compare=False)
     held_bytes: int = field(default=0, compare=False)
     unused: int = field(default=0, compare=False)
+    front: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        """What can be said in two ways is said in one."""
+        if self.kernel_width == self.kernel:
+            object.__setattr__(self, "kernel_width", 0)
+        if self.margin >= 0 and self._same_paddings == (self.margin, self.margin):
+            object.__setattr__(self, "margin", SAME)
 
     @property
     def depthwise(self) -> bool:
@@ -92,32 +119,90 @@ class Operator:
         return self.kind == "conv" and self.groups == self.in_channels > 1
 
     @property
+    def on_tokens(self) -> bool:
+        """Whether this is a linear layer that reads (n, tokens, features)."""
+        return self.kind == "linear" and self.in_size != (1, 1)
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width of the kernel."""
+        return self.kernel, self.kernel_width or self.kernel
+
+    @property
+    def taps(self) -> int:
+        """Positions of the kernel."""
+        return self.kernel * (self.kernel_width or self.kernel)
+
+    @property
+    def paddings(self) -> tuple[int, int]:
+        """Rows on each side of a convolution's or pool's input, and columns on each side."""
+        return self._same_paddings if self.margin < 0 else (self.margin, self.margin)
+
+    @property
     def padding(self) -> int:
-        """Rows and columns of padding on each side of a convolution's or pool's input."""
-        return self.dilation * ((self.kernel - 1) // 2)
+        """The rows of `paddings`: of a square kernel, the columns, too."""
+        return self.paddings[0]
+
+    @property
+    def _same_paddings(self) -> tuple[int, int]:
+        height, width = self.kernel_size
+        return self.dilation * ((height - 1) // 2), self.dilation * ((width - 1) // 2)
+
+    @property
+    def output_paddings(self) -> tuple[int, int]:
+        """Rows and columns that a transposed convolution writes below and right of what its ``margin`` leaves of it."""
+        rows, columns = (
+            out - ((size - 1) * self.stride - 2 * padding + self.dilation * (kernel - 1) + 1)
+            for out, size, padding, kernel in zip(
+                self.out_size, self.in_size, self.paddings, self.kernel_size, strict=True
+            )
+        )
+        return rows, columns
+
+    @property
+    def reaches_over(self) -> bool:
+        """Whether a pool's last window reaches over the edge: where whole windows write less than ``out_size``."""
+        return any(
+            out > (size + 2 * padding - kernel) // self.stride + 1
+            for out, size, padding, kernel in zip(
+                self.out_size, self.in_size, self.paddings, self.kernel_size, strict=True
+            )
+        )
 
     @property
     def weights(self) -> int:
-        """Weights of the product, biases and normalisation excluded."""
-        if self.kind not in ("conv", "linear"):
+        """Weights of the product, biases and normalisation excluded; the constants of a ``call`` are none."""
+        if self.kind not in ("conv", "linear", "deconv"):
             return 0
-        return self.out_channels * (self.in_channels // self.groups) * self.kernel**2
+        return self.out_channels * (self.in_channels // self.groups) * self.taps
 
     @property
     def macs(self) -> int:
-        """Multiply–accumulates of convolutions and linear layers for one image; element-wise work is not counted."""
-        return self.weights * self.out_size[0] * self.out_size[1]
+        """Multiply–accumulates of convolutions and linear layers for one image.
+
+        Each weight meets every position written; of transposed convolutions every position read. Element-wise work is
+        not counted, and nor are the products inside of a ``call``, such as those of an attention.
+        """
+        height, width = self.in_size if self.kind == "deconv" else self.out_size
+        return self.weights * height * width
+
+    @property
+    def constants(self) -> int:
+        """Numbers that a ``call`` reads beside its inputs."""
+        return parse_call(self.call).constants if self.kind == "call" else 0
 
     @property
     def params(self) -> int:
-        """Parameters: weights, biases, slopes, scale and shift of a batch normalisation, and those unused."""
+        """Parameters: weights, biases, slopes, scale and shift of a normalisation, constants of calls, those unused."""
         per_channel = {"none": 0, "bias": 1, "norm": 2}[self.affine] + (self.activation == "prelu")
-        return self.weights + per_channel * self.out_channels + self.unused
+        return self.weights + per_channel * self.out_channels + self.constants + self.unused
 
     @property
     def moves_integers(self) -> bool:
         """Whether it only moves integers: their scale and zero point stay, and nothing is rounded again."""
-        return self.kind in ("shuffle", "pad") and self.in_bits == self.out_bits <= 8
+        if not self.in_bits == self.out_bits <= 8 or self.activation != "none":
+            return False
+        return self.kind in ("shuffle", "pad", "slice") or (self.kind == "call" and parse_call(self.call).moves)
 
     @property
     def integer(self) -> bool:
@@ -137,13 +222,13 @@ class Operator:
         Weights in the narrowest ONNX type that holds them; when they are quantised, a 4-byte scale and a 1-byte zero
         point per output channel; a 4-byte bias per output channel (batch normalisation is folded), with its 4-byte
         scale where it is an integer. A normalisation without a product before it has four 4-byte constants per channel,
-        and slopes take 4 bytes each.
+        and slopes take 4 bytes each, as constants of calls.
         Weights that are zero are stored, too. Scales of activations (5 bytes per tensor), shapes and the matrices of
         Hadamard transforms (at most 1 KiB) are not counted.
         """
         size = 4 * self.out_channels * (self.activation == "prelu")
         if not self.weights:
-            return size + 16 * self.out_channels * (self.affine == "norm")
+            return size + 16 * self.out_channels * (self.affine == "norm") + 4 * self.constants
         size += -(-self.weights * stored_bits(self.weight_bits) // 8)
         size += 5 * self.out_channels * (self.weight_bits < 32)
         if self.affine != "none":

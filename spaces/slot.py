@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,12 +33,14 @@ class Slot:
         lower: Maps the group's name and the arguments' values to the operators, in the order they run. Must be pure.
         when: Conditions that must all hold for the slot to exist at all (such as a block within its stage's depth).
             Conditions are kept out of the arguments so that they do not multiply the size of the slot's cost table.
+        prefix: What ``lower`` is told that the group is called, where that is not the first part of the slot's name.
     """
 
     name: str
     arguments: tuple[Any, ...]
     lower: Lower
     when: tuple[When, ...] = field(default=())
+    prefix: str = ""
 
     @cached_property
     def values(self) -> tuple[Value, ...]:
@@ -52,8 +54,8 @@ class Slot:
 
     @property
     def group(self) -> str:
-        """The first part of the name."""
-        return self.name.partition(".")[0]
+        """The first part of the name, or the prefix where there is one."""
+        return self.prefix or self.name.partition(".")[0]
 
     @cached_property
     def twin(self) -> Hashable:
@@ -71,4 +73,4 @@ def bind(slot: Slot, fixed: Mapping[str, Option]) -> Slot | None:
     if any(w.decision in fixed and fixed[w.decision] not in w.values for w in slot.when):
         return None
     when = tuple(w for w in slot.when if w.decision not in fixed)
-    return Slot(slot.name, tuple(fill(v, fixed) for v in slot.values), slot.lower, when)
+    return replace(slot, arguments=tuple(fill(v, fixed) for v in slot.values), when=when)

@@ -2,144 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from hwnas.spaces.calls import CallUnit
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.hadamard import check_hadamard, walsh_hadamard
 from hwnas.spaces.operator import Operator
-from hwnas.spaces.quantizers import ActivationQuantizer, quantize_weight
-from hwnas.spaces.sparsify import sparsify
+from hwnas.spaces.products import ConvUnit, DeconvUnit, LinearUnit, ProductUnit
+from hwnas.spaces.unit import ACTIVATIONS, Unit, folded_norm
 
-ACTIVATIONS: Mapping[str, Callable[[int], nn.Module | None]] = {
-    "none": lambda _: None,
-    "relu": lambda _: nn.ReLU(),
-    "relu6": lambda _: nn.ReLU6(),
-    "sigmoid": lambda _: nn.Sigmoid(),
-    "hswish": lambda _: nn.Hardswish(),
-    "hsigmoid": lambda _: nn.Hardsigmoid(),
-    "prelu": nn.PReLU,
-}
-"""The modules of activations, for a number of channels. Slopes start at 0.25 (He et al., ICCV 2015, section 2.1)."""
-
-
-class Unit(nn.Module):
-    """One operator: its arithmetic, normalisation, activation, and the quantiser of the tensor that it writes."""
-
-    def __init__(self, operator: Operator) -> None:
-        super().__init__()
-        self.operator = operator
-        self.norm = nn.BatchNorm2d(operator.out_channels) if operator.affine == "norm" else None
-        self.activation = ACTIVATIONS[operator.activation](operator.out_channels)
-        rounds = operator.out_bits <= 8 and not operator.moves_integers
-        self.quantizer = ActivationQuantizer(operator.out_bits) if rounds else None
-
-    def compute(self, *inputs: Tensor) -> Tensor:
-        """The arithmetic before normalisation and activation."""
-        raise NotImplementedError
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Inputs (batch, channels, height, width) or (batch, features) to the operator's output."""
-        y = self.compute(*inputs)
-        for step in (self.norm, self.activation, self.quantizer):
-            y = y if step is None else cast(Tensor, step(y))
-        return y
-
-
-def folded_norm(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Factor and shift per channel that a batch normalisation amounts to in evaluation mode."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return factor, norm.bias - norm.running_mean * factor
-
-
-class ProductUnit(Unit):
-    """A convolution or linear layer, its weights pruned, then quantised per output channel.
-
-    The weights are quantised before normalisation, whose factor per channel then multiplies the scale: folding it at
-    export changes no integer.
-    """
-
-    @property
-    def layer(self) -> nn.Conv2d | nn.Linear:
-        """Torch's own layer, whose weights are neither pruned nor quantised."""
-        raise NotImplementedError
-
-    def pruned(self) -> Tensor:
-        """The weights (out, …), those that are not kept set to zero."""
-        return sparsify(self.layer.weight, self.operator.density, self.operator.pattern)
-
-    def folded(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Pruned weight, factor per output channel, and bias: the layer with its batch normalisation folded in."""
-        weight = self.pruned()
-        if self.norm is None:
-            return weight, torch.ones(len(weight)), self.layer.bias
-        return weight, *folded_norm(self.norm)
-
-
-class ConvUnit(ProductUnit):
-    """A convolution with its bias or batch normalisation."""
-
-    def __init__(self, operator: Operator) -> None:
-        super().__init__(operator)
-        o = operator
-        self.conv = nn.Conv2d(o.in_channels, o.out_channels, o.kernel, o.stride, o.padding, o.dilation, o.groups,
-                              bias=o.affine == "bias")  # fmt: skip
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-        if self.conv.bias is not None:
-            nn.init.zeros_(self.conv.bias)
-
-    @property
-    def layer(self) -> nn.Conv2d:
-        """See `ProductUnit`."""
-        return self.conv
-
-    def compute(self, *inputs: Tensor) -> Tensor:
-        """Input (n, in, h, w) to (n, out, h', w')."""
-        c = self.conv
-        weight = quantize_weight(self.pruned(), self.operator.weight_bits)
-        return functional.conv2d(inputs[0], weight, c.bias, c.stride, c.padding, c.dilation, groups=c.groups)
-
-
-class LinearUnit(ProductUnit):
-    """A linear layer on features; maps of size 1×1 are flattened."""
-
-    def __init__(self, operator: Operator) -> None:
-        super().__init__(operator)
-        self.linear = nn.Linear(operator.in_channels, operator.out_channels, bias=operator.affine == "bias")
-        nn.init.normal_(self.linear.weight, std=0.01)
-        if self.linear.bias is not None:
-            nn.init.zeros_(self.linear.bias)
-
-    @property
-    def layer(self) -> nn.Linear:
-        """See `ProductUnit`."""
-        return self.linear
-
-    def compute(self, *inputs: Tensor) -> Tensor:
-        """Input (n, in, 1, 1) to (n, out)."""
-        weight = quantize_weight(self.pruned(), self.operator.weight_bits)
-        return functional.linear(inputs[0].flatten(1), weight, self.linear.bias)
+__all__ = [
+    "ACTIVATIONS", "UNITS", "CallUnit", "ConvUnit", "DeconvUnit", "LinearUnit", "ProductUnit", "Unit", "folded_norm",
+]  # fmt: skip
 
 
 class PoolUnit(Unit):
     """Averages of windows, of which padding is no part; of whole maps, (n, c, h, w) to (n, c, 1, 1), for a kernel of 1.
 
-    Windows of an even kernel are not padded, and a last one may reach over the edge.
+    A last window may reach over the edge (`Operator.reaches_over`).
     """
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """The mean of each map or window."""
         o = self.operator
-        if o.kernel == 1:
+        if o.kernel_size == (1, 1):
             return inputs[0].mean((2, 3), keepdim=True)
         return functional.avg_pool2d(
-            inputs[0], o.kernel, o.stride, o.padding, ceil_mode=o.kernel % 2 == 0, count_include_pad=False
+            inputs[0], o.kernel_size, o.stride, o.paddings, ceil_mode=o.reaches_over, count_include_pad=False
         )
 
 
@@ -205,12 +98,46 @@ class HadamardUnit(Unit):
 
 
 class PadUnit(Unit):
-    """Every stride-th row and column, with channels of zeros after the others (ResNet's shortcuts of option A)."""
+    """Every stride-th row and column, with channels of zeros around the others (ResNet's shortcuts of option A).
+
+    Raises:
+        InvalidSpaceError: More channels before the others than there are new ones.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        super().__init__(operator)
+        if not 0 <= operator.front <= operator.out_channels - operator.in_channels:
+            raise InvalidSpaceError(
+                f"the padding {operator.name!r} makes {operator.out_channels} channels of {operator.in_channels}, and "
+                f"cannot put {operator.front} before them"
+            )
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """Input (n, in, h, w) to (n, out, h', w')."""
         o = self.operator
-        return functional.pad(_strided(inputs[0], o.stride), (0, 0, 0, 0, 0, o.out_channels - o.in_channels))
+        behind = o.out_channels - o.in_channels - o.front
+        return functional.pad(_strided(inputs[0], o.stride), (0, 0, 0, 0, o.front, behind))
+
+
+class SliceUnit(Unit):
+    """Consecutive channels.
+
+    Raises:
+        InvalidSpaceError: Channels that there are not.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        super().__init__(operator)
+        if not 0 <= operator.front <= operator.in_channels - operator.out_channels:
+            raise InvalidSpaceError(
+                f"the slice {operator.name!r} cannot take {operator.out_channels} channels from channel "
+                f"{operator.front} on: there are {operator.in_channels}"
+            )
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        """Input (n, in, h, w) to (n, out, h, w)."""
+        o = self.operator
+        return inputs[0][:, o.front : o.front + o.out_channels]
 
 
 class ZeroUnit(Unit):
@@ -246,4 +173,7 @@ UNITS: Mapping[str, type[Unit]] = {
     "pad": PadUnit,
     "activate": PlainUnit,
     "zero": ZeroUnit,
+    "deconv": DeconvUnit,
+    "slice": SliceUnit,
+    "call": CallUnit,
 }

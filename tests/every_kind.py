@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from hwnas.spaces import Operator, Workload
+from hwnas.spaces.call_text import call_text
 from hwnas.spaces.network import Network
-from hwnas.spaces.operator import Activation, Kind
+from hwnas.spaces.operator import SAME, Activation, Kind
+from hwnas.spaces.units import CallUnit
 
-SIDE, HALF = (8, 8), (4, 4)
+SIDE, HALF, DOUBLE = (8, 8), (4, 4), (16, 16)
 IMAGE = (6, *SIDE)
 
 
@@ -25,11 +27,42 @@ def conv(cin: int, cout: int, kernel: int = 3, **fields: Any) -> Operator:
     return at("conv", cin, cout, kernel=kernel, **{"affine": "norm", **fields})
 
 
+def deconv(cin: int, cout: int, kernel: int = 3, **fields: Any) -> Operator:
+    return replace(conv(cin, cout, kernel, **{"stride": 2, **fields}), kind="deconv", name="deconv", out_size=DOUBLE)
+
+
+def call(*steps: tuple[str, list[Any], dict[str, Any]], parameters: Any = (), **fields: Any) -> Operator:
+    """ATen operations on maps of 6 channels."""
+    reads = max(2 if {"input": 1} in args else 1 for _, args, _ in steps)
+    inputs = ("input",) * reads
+    text = call_text(steps, parameters, [IMAGE] * reads)
+    return Operator("call", **{"in_channels": 6, "out_channels": 6, "in_size": SIDE, "out_size": SIDE, "name": "call",
+                               "inputs": inputs, "call": text, **fields})  # fmt: skip
+
+
+X, Y = {"input": 0}, {"input": 1}
+LEAKY_AND_TIMES = (
+    ("aten.leaky_relu.default", [X, 0.1], {}), ("aten.mul.Tensor", [{"step": 0}, {"parameter": 0}], {}),
+)  # fmt: skip
 OPERATORS: dict[str, Operator] = {
     "dilated": conv(6, 8, dilation=2, activation="relu"),
     "dilated depthwise": conv(6, 6, dilation=3, groups=6, activation="relu6"),
     "dilated strided": replace(conv(6, 8, 5, dilation=2, stride=2), out_size=HALF),
     "grouped": conv(6, 9, groups=3, affine="bias"),
+    "1×3": conv(6, 8, 1, kernel_width=3, activation="relu"),
+    "5×1 dilated": conv(6, 8, 5, kernel_width=1, dilation=2, affine="bias"),
+    "3×5 depthwise strided": replace(conv(6, 6, 3, kernel_width=5, stride=2, groups=6), out_size=HALF),
+    "valid": replace(conv(6, 8, 3, margin=0, activation="relu"), out_size=(6, 6)),
+    "wide margin": replace(conv(6, 8, 3, margin=2), out_size=(10, 10)),
+    "patches": replace(conv(6, 8, 4, stride=4, margin=0, affine="bias"), out_size=(2, 2)),
+    "deconv": deconv(6, 8, activation="relu"),
+    "deconv 2×2": deconv(6, 8, 2, affine="bias"),
+    "deconv 4×2": deconv(6, 8, 4, kernel_width=2, margin=SAME),
+    "deconv valid": replace(deconv(6, 5, 3, margin=0, affine="none"), out_size=(17, 17)),
+    "deconv dilated": replace(deconv(6, 5, 3, dilation=2, stride=1), out_size=SIDE),
+    "deconv grouped": deconv(6, 9, groups=3, affine="bias", activation="hswish"),
+    "deconv in pairs": deconv(6, 4, groups=2, density=0.5),
+    "deconv of each channel": deconv(6, 6, groups=6),
     "unstructured": conv(6, 8, density=0.3, activation="relu"),
     "2:4": conv(6, 8, density=0.5, pattern=4, activation="relu"),
     **{f"conv {name}": conv(6, 8, 1, activation=name, affine="bias") for name in get_args(Activation)},
@@ -37,6 +70,9 @@ OPERATORS: dict[str, Operator] = {
     "pool": at("pool", 6, 6, (1, 1)),
     "pool 3×3": at("pool", 6, 6, kernel=3),
     "pool 3×3 strided": at("pool", 6, 6, HALF, kernel=3, stride=2),
+    "pool 1×3": at("pool", 6, 6, kernel=1, kernel_width=3),
+    "pool 2×2 within": replace(at("pool", 6, 6, kernel=2, stride=2), in_size=(7, 7), out_size=(3, 3)),
+    "pool 3×5 valid": at("pool", 6, 6, (6, 4), kernel=3, kernel_width=5, margin=0),
     "pool 2×2 strided": replace(at("pool", 6, 6, kernel=2, stride=2), in_size=(7, 7), out_size=HALF),
     "add": at("add", 6, 6, inputs=("input", "input")),
     "concat": at("concat", 18, 18, inputs=("input",) * 3),
@@ -44,11 +80,18 @@ OPERATORS: dict[str, Operator] = {
     "hadamard": at("hadamard", 6, 6, groups=3),
     "pad": at("pad", 6, 10, HALF, stride=2),
     "pad channels": at("pad", 6, 8),
+    "pad before": at("pad", 6, 12, HALF, stride=2, front=3),
     "pad nothing": at("pad", 6, 6),
+    "slice": at("slice", 6, 3, front=2),
+    "slice nothing": at("slice", 6, 6),
     "normalisation": at("activate", 6, 6, affine="norm"),
     "normalisation and prelu": at("activate", 6, 6, affine="norm", activation="prelu"),
     "hswish": at("activate", 6, 6, activation="hswish"),
     "zero": at("zero", 6, 6, HALF, stride=2),
+    "call": call(*LEAKY_AND_TIMES, parameters=[(6, 1, 1)]),
+    "call of two": call(("aten.maximum.default", [X, Y], {})),
+    "call and relu": call(("aten.sub.Tensor", [X, Y], {"alpha": 0.5}), activation="relu"),
+    "call that moves": call(("aten.transpose.int", [X, 2, 3], {})),
 }  # fmt: skip
 """Operators that read the image, but for the scaling and the quantisation that `everything` has."""
 
@@ -96,7 +139,11 @@ def everything(bits: int = 32) -> Workload:
         op("scale", 48, 48, "b.scale", inputs=("b.hadamard", "b.gate")),
         op("pad", 48, 64, "b.pad", out_size=HALF, stride=2),
         op("conv", 64, 32, "head", HALF, affine="norm", activation="relu"),
-        op("pool", 32, 32, "pool", HALF, out_size=(1, 1)),
+        op("slice", 32, 12, "c.slice", HALF, front=20),
+        op("call", 12, 12, "c.call", HALF, call=call_text(LEAKY_AND_TIMES, [(12, 1, 1)])),
+        op("deconv", 12, 32, "c.deconv", HALF, out_size=SIDE, kernel=3, stride=2, groups=2, affine="norm",
+           activation="silu"),
+        op("pool", 32, 32, "pool", SIDE, out_size=(1, 1)),
         op("linear", 32, 5, "classifier", (1, 1), affine="bias"),
     ]  # fmt: skip
     if bits == 32:
@@ -117,6 +164,9 @@ def lived_in(network: Network, seed: int = 0) -> Network:
                 module.weight.uniform_(-0.2, 0.4, generator=g)
             elif isinstance(module, nn.Linear):
                 module.weight.normal_(std=0.3, generator=g)
+            elif isinstance(module, CallUnit):
+                for constant in module.constants:
+                    constant.normal_(generator=g)
             bias = getattr(module, "bias", None)
             if isinstance(bias, nn.Parameter):
                 bias.normal_(std=0.3, generator=g)

@@ -27,7 +27,7 @@ from hwnas.spaces.onnx_graph import to_onnx
 from hwnas.spaces.onnx_writer import Bytes8
 from hwnas.spaces.operator import NETWORK_INPUT
 from hwnas.spaces.space import Rows, Space
-from hwnas.spaces.units import ProductUnit
+from hwnas.spaces.units import CallUnit, ProductUnit
 
 FOLDER = "hwnas-kit"
 """What the archive unpacks to."""
@@ -47,7 +47,8 @@ BOARD_MODULES = (
     "latency_tables.kit.command",
 )
 """Modules of hwnas that run on the board, as they are: they need the standard library, numpy and onnxruntime."""
-OPSET, IR_VERSION = 17, 8
+OPSET, IR_VERSION = 18, 8
+"""The oldest operator set that calls can be written in; ONNX Runtime 1.16 reads it."""
 STORED: tuple[Bytes8, ...] = ("int8", "uint8")
 ROTATED = 4
 """Weights of an output channel from which on they are repeated; fewer take little room anyway."""
@@ -170,7 +171,8 @@ def _networks_archive(space: Space, rows: Rows, seed: int, progress: Progress | 
             network = space.build(candidate)
             repeat_weights(network)
             int8, uint8 = (
-                _for_old_runtimes(to_onnx(network, weights_8bit=stored, whole_bytes=True)) for stored in STORED
+                _for_old_runtimes(to_onnx(network, weights_8bit=stored, whole_bytes=True, opset=OPSET))
+                for stored in STORED
             )
             if int8 == uint8:
                 archive.writestr(f"{candidate.digest}.onnx", int8)
@@ -197,12 +199,14 @@ def repeat_weights(network: Network) -> None:
     """Settles a fresh network with weights that take little room in an archive, though not in memory.
 
     The weights of each output channel are those of the first one, rotated, unless they are few, and channels are
-    normalised alike. What a kernel does, and how long it takes, does not depend on the values.
+    normalised alike; of transposed convolutions and of the constants of calls, the same along their first dimension.
+    What a kernel does, and how long it takes, does not depend on the values.
     """
     units = [network.unit(o) for o in network.workload.operators]
     for unit in units:
-        if isinstance(unit, ProductUnit):
-            weight = unit.layer.weight
+        weights = [unit.layer.weight] if isinstance(unit, ProductUnit) else []
+        weights += [w for w in unit.constants if w.ndim > 1 and len(w)] if isinstance(unit, CallUnit) else []
+        for weight in weights:
             first = weight[0].flatten()
             if len(first) >= ROTATED:
                 weight.copy_(torch.stack([first.roll(i) for i in range(len(weight))]).reshape(weight.shape))

@@ -5,6 +5,7 @@ Needs the standard library alone: measuring kits carry it to boards.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ GRAPH, NODE = 7, 1
 """Fields of ModelProto and GraphProto."""
 INPUT, OUTPUT, NAME = 1, 2, 3
 """Fields of NodeProto."""
+JOINED = re.compile(r"(Gelu|BiasGelu|FastGelu|SkipLayerNormalization)(_token_\d+|_\d+)?")
+"""Names that ONNX Runtime gives to nodes that it makes of several."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """How protobuf stores a field."""
 
@@ -35,14 +38,16 @@ def node_owners(nodes: Iterable[Node]) -> dict[str, str]:
     """The operator that each node of an optimised graph belongs to.
 
     A node called ``<operator>/<step>`` belongs to its operator, and so does one that reads ``<operator>/weight…``, as
-    older versions of ONNX Runtime rename some nodes. One that the optimiser added, such as a change of layout, belongs
-    to the operator that reads its output, or failing that to the one that wrote its input.
+    older versions of ONNX Runtime rename some nodes. One that joins several, whose names it loses (`JOINED`), belongs
+    to the operator whose tensor it writes. One that the optimiser added, such as a change of layout, belongs to the
+    operator that reads its output, or failing that to the one that wrote its input.
     """
     nodes = list(nodes)
     owners = {}
     for n in nodes:
         weights = [name for name in n.inputs if name.partition("/")[2].startswith("weight")]
-        if named := [name for name in (n.name, *weights) if "/" in name]:
+        written = n.outputs[:1] if JOINED.fullmatch(n.name) else ()
+        if named := [name for name in (n.name, *weights, *written) if "/" in name]:
             owners[n.name] = named[0].partition("/")[0]
     producer = {output: n.name for n in nodes for output in n.outputs}
     readers: dict[str, list[str]] = defaultdict(list)

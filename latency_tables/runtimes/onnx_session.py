@@ -33,7 +33,8 @@ SUM_CHANNELS, SUM_ACTIVATION, SUM_WEIGHT = 64, 255, 127
 """Of the convolution that shows whether integer kernels are exact: its sums exceed 16 bits."""
 LAYOUT_KERNELS = (
     "Transpose", "ReorderInput", "ReorderOutput", "Flatten", "Reshape", "MemcpyToHost", "MemcpyFromHost", "Concat",
-    "Slice", "Pad", "Shape", "ConstantOfShape", "Identity",
+    "Slice", "Pad", "Shape", "ConstantOfShape", "Identity", "Split", "Squeeze", "Unsqueeze", "Expand", "Gather",
+    "DepthToSpace", "SpaceToDepth", "MaxPool",
 )  # fmt: skip
 
 NODE_RAN = re.compile(

@@ -65,7 +65,7 @@ def traffic(operator: Operator, width: Callable[[int], int]) -> Traffic:
     """Every value packed in its ``width``, weights that are zero included: none of the machines compresses them.
 
     Of an addition both inputs are read, of a concatenation all of them, and nothing to write zeros; of a scaling the
-    gates are left out.
+    gates are left out, and of a call all inputs but the first, and its constants.
     """
     o = operator
     values_in = o.in_channels * o.in_size[0] * o.in_size[1] * {"add": 2, "zero": 0}.get(o.kind, 1)
@@ -75,7 +75,10 @@ def traffic(operator: Operator, width: Callable[[int], int]) -> Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A convolution or linear layer as matrix products: ``groups`` of (positions × depth) by (depth × filters)."""
+    """A convolution or linear layer as matrix products: ``groups`` of (positions × depth) by (depth × filters).
+
+    Of a transposed convolution, positions are those read, and filters the values that each of them adds to.
+    """
 
     groups: int
     positions: int
@@ -88,9 +91,10 @@ def product(operator: Operator) -> Product | None:
     o = operator
     if not o.weights:
         return None
-    return Product(
-        o.groups, o.out_size[0] * o.out_size[1], o.in_channels // o.groups * o.kernel**2, o.out_channels // o.groups
-    )
+    inputs, outputs = o.in_channels // o.groups, o.out_channels // o.groups
+    if o.kind == "deconv":
+        return Product(o.groups, o.in_size[0] * o.in_size[1], inputs, outputs * o.taps)
+    return Product(o.groups, o.out_size[0] * o.out_size[1], inputs * o.taps, outputs)
 
 
 def up(a: float, b: float) -> int:

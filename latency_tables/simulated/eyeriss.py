@@ -6,7 +6,8 @@ times (weight, input, partial sum read and written).
 
 The absolute unit is set by the chip: the five convolutions of AlexNet take 278 mW at 34.7 images a second (JSSC 2017),
 8.0 mJ each without DRAM; here they take 7.8 mJ. Time is MACs over the elements in use, or DRAM traffic if that takes
-longer: whole filter rows stand in the 12 rows of elements, whole output columns in the 14 columns.
+longer: whole filter rows stand in the 12 rows of elements, whole output columns (of transposed convolutions, whole
+input columns) in the 14 columns.
 
 Assumptions of ours: row-stationary reuse is the same for all layers (an input leaves the buffer once for every 16
 filters, a partial sum goes there and back once for every 4 input channels, and each such access passes one hop between
@@ -52,7 +53,8 @@ class Eyeriss:
         """Cycles of the array without waiting for data."""
         if product(operator) is None:
             return 0
-        return up(operator.macs, _in_use(operator.kernel, ROWS) * _in_use(operator.out_size[0], COLUMNS))
+        columns = operator.in_size[0] if operator.kind == "deconv" else operator.out_size[0]
+        return up(operator.macs, _in_use(operator.kernel, ROWS) * _in_use(columns, COLUMNS))
 
     def latency_ms(self, operator: Operator) -> float:
         """The longer of computing and DRAM traffic."""
@@ -61,13 +63,13 @@ class Eyeriss:
 
     def on_chip_units(self, operator: Operator) -> float:
         """Energy without DRAM, in 16-bit MACs."""
-        p = product(operator)
-        if p is None:
+        if product(operator) is None:
             return 0.0
         w, a = self.width(operator.weight_bits) / WIDEST, self.width(operator.in_bits) / WIDEST
-        channels = operator.in_channels // operator.groups
-        inputs = traffic(operator, self.width).inputs / WIDEST * up(p.filters, FILTERS_PER_PASS)
-        sums = 2 * operator.out_channels * p.positions * (up(channels, CHANNELS_PER_PASS) - 1)
+        channels, filters = operator.in_channels // operator.groups, operator.out_channels // operator.groups
+        inputs = traffic(operator, self.width).inputs / WIDEST * up(filters, FILTERS_PER_PASS)
+        written = operator.out_channels * operator.out_size[0] * operator.out_size[1]
+        sums = 2 * written * (up(channels, CHANNELS_PER_PASS) - 1)
         registers = REGISTER * (w + a + 2)  # partial sums are whole words
         return operator.macs * (w * a + registers) + (inputs + sums) * (BUFFER + BETWEEN)
 

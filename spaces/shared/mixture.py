@@ -180,8 +180,9 @@ class _Graph:
         return self._entries[name[1:]] if name.startswith(ENTRY) else self._named[name]
 
     def _meet(self, operator: Operator, event: Event, inputs: Sequence[Sources]) -> None:
-        if operator.kind not in MIXED:
-            raise InvalidSpaceError(f"{operator.name} is a {operator.kind}, which mixtures cannot hold")
+        if operator.kind not in MIXED or operator.on_tokens:
+            tokens = " on tokens" * operator.on_tokens
+            raise InvalidSpaceError(f"{operator.name} is a {operator.kind}{tokens}, which mixtures cannot hold")
         node = self.nodes.setdefault(operator.name, Node())
         node.event |= event
         node.forms.setdefault(_form(operator), Form(operator)).meet(operator, event, inputs)
@@ -202,7 +203,7 @@ def _variants(slot: Slot, options: Mapping[str, tuple[Option, ...]]) -> Iterator
         for v in arguments
     ]  # without what does not change what is computed
     for index, operators in enumerate(lowered):
-        alike.setdefault(tuple((o, o.affine, o.name, o.inputs) for o in operators), []).append(index)
+        alike.setdefault(tuple((o, o.affine, o.front, o.name, o.inputs) for o in operators), []).append(index)
     for indexes in alike.values():
         event = exists & Event.of(slot.reads, np.isin(which, indexes))
         if event:
@@ -212,10 +213,10 @@ def _variants(slot: Slot, options: Mapping[str, tuple[Option, ...]]) -> Iterator
 def _form(operator: Operator) -> Hashable:
     """Equal for operators that one form computes."""
     o = operator
-    moves = o.kind in ("shuffle", "hadamard") or (o.kind == "conv" and o.groups > 1 and not o.depthwise)
+    moves = o.kind in ("shuffle", "hadamard") or (o.kind == "conv" and o.groups > 1 and not o.depthwise) or o.front > 0
     if not moves and o.density == 1 and (o.weight_bits == 32 or o.depthwise):
         o = replace(o, in_channels=0, out_channels=0, groups=0 if o.depthwise else o.groups)
-    return part_name(operator), o, operator.affine
+    return part_name(operator), o, operator.affine, operator.front
 
 
 def _events(node: Node) -> Iterator[Event]:

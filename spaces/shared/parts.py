@@ -7,7 +7,7 @@ them. Forms that have no channels in common are parts of their own:
 |-----------------------|--------------------------------------------------------------------------------------|
 | ``s1b2_expand``       | the operators ``s1b2.expand`` of all networks, at the channels and kernels of each   |
 | ``s1b2_depthwise_dw`` | depthwise convolutions                                                               |
-| ``s1b2_project_g2``   | convolutions in two groups                                                           |
+| ``s1b2_project_g2``   | convolutions in two groups, transposed ones too                                      |
 | ``s1b2_project_in``,  | the two factors of a layer of low rank: a rank's first directions serve all lower    |
 | ``…_project_factor``  | ranks. Factors of the shared whole weights, by SVD, would have to be found anew in   |
 |                       | every step, and have no useful gradients where singular values meet                  |
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.rank import is_factor
 from hwnas.spaces.slot import bind
@@ -32,7 +33,7 @@ class Part:
     """What the operators of one form and name share.
 
     Attributes:
-        operator: With the most channels and the largest kernel of all of them, in float32.
+        operator: With the most channels, the largest kernel and the most constants of all of them, in float32.
         kernels: Their kernels, smallest first.
     """
 
@@ -58,13 +59,17 @@ def part_name(operator: Operator) -> str:
     name = operator.name.replace(".", "_")
     if operator.depthwise:
         return f"{name}_dw"
-    if operator.kind == "conv" and operator.groups > 1:
+    if operator.kind in ("conv", "deconv") and operator.groups > 1:
         return f"{name}_g{operator.groups}"
     return f"{name}_factor" if is_factor(operator) else name
 
 
 def shared_parts(space: Space) -> SharedParts:
-    """The parts of a space, found slot by slot: no network is enumerated."""
+    """The parts of a space, found slot by slot: no network is enumerated.
+
+    Raises:
+        InvalidSpaceError: Kernels of one part that differ, and are not all square.
+    """
     parts: dict[str, Part] = {}
     precisions: dict[str, set[int]] = {}
     for operator in _operators(space):
@@ -101,15 +106,21 @@ def _operators(space: Space) -> Iterator[Operator]:
 
 def _joined(part: Part, other: Operator) -> Part:
     own = part.operator
+    if own.kernel_size != other.kernel_size and (own.kernel_width or other.kernel_width):
+        raise InvalidSpaceError(
+            f"{own.name} has kernels of {own.kernel_size} and {other.kernel_size}, and kernels share weights only "
+            "where they are square: give them different names, or one size"
+        )
     largest = replace(
         own,
         in_channels=max(own.in_channels, other.in_channels),
         out_channels=max(own.out_channels, other.out_channels),
         kernel=max(own.kernel, other.kernel),
         groups=max(own.groups, other.groups),
+        call=max(own, other, key=lambda o: o.constants).call,
     )
     return Part(largest, tuple(sorted({*part.kernels, other.kernel})))
 
 
 def _whole(operator: Operator) -> Operator:
-    return replace(operator, weight_bits=32, in_bits=32, out_bits=32, density=1.0, pattern=0, held_bytes=0)
+    return replace(operator, weight_bits=32, in_bits=32, out_bits=32, density=1.0, pattern=0, held_bytes=0, front=0)

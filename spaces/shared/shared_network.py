@@ -104,7 +104,7 @@ class SharedNetwork(nn.Module):
             inputs: What it reads.
             record: Whether normalisations in training mode record their statistics.
         """
-        unit, shapes = _template(operator, operator.affine)
+        unit, shapes = _template(operator, operator.affine, operator.front)
         unit.train(self.training)
         tensors = self._tensors(operator, unit, shapes)
         if not record:
@@ -113,7 +113,7 @@ class SharedNetwork(nn.Module):
 
     def tensors(self, operator: Operator) -> dict[str, Tensor]:
         """The parameters and buffers of an operator's unit, by their names in it; buffers are views."""
-        return self._tensors(operator, *_template(operator, operator.affine))
+        return self._tensors(operator, *_template(operator, operator.affine, operator.front))
 
     @torch.no_grad()
     def extract(self, row: Row) -> Network:
@@ -160,10 +160,10 @@ class SharedNetwork(nn.Module):
 
 
 @lru_cache(maxsize=4096)
-def _template(operator: Operator, affine: Affine) -> tuple[Unit, dict[str, Size]]:
+def _template(operator: Operator, affine: Affine, front: int = 0) -> tuple[Unit, dict[str, Size]]:
     """The operator's unit without weights, and the shapes of its tensors, those of its quantiser left out.
 
-    Operators that are equal but for names share it; their affine parts do not count for equality.
+    Operators that are equal but for names share it; their affine parts and fronts do not count for equality.
     """
     with torch.device("meta"), _Uninitialised():
         unit = UNITS[operator.kind](operator)

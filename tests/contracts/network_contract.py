@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -61,6 +62,9 @@ class Recorder(TorchFunctionMode):
         if func is torch.conv2d:
             bound = dict(zip(("x", "weight", "bias", "stride", "padding", "dilation"), args, strict=False))
             self.products.append({"y": y, "groups": 1, **bound, **(kwargs or {})})
+        elif func is torch.conv_transpose2d:
+            names = ("x", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+            self.products.append({"y": y, **dict(zip(names, args, strict=False)), **(kwargs or {})})
         elif func is torch.nn.functional.linear:
             self.products.append({"y": y, **dict(zip(("x", "weight", "bias"), args, strict=False))})
         return y
@@ -109,17 +113,20 @@ def check_product(seen: dict[str, Any], operator: Operator) -> None:
     """Compares one call of a convolution or linear layer with the operator that announced it."""
     x, weight, y = seen["x"], seen["weight"], seen["y"]
     if operator.kind == "linear":
-        assert (x.shape[1:].numel(), y.shape[1:].numel()) == (operator.in_channels, operator.out_channels)
+        tokens = operator.in_size[0]
+        assert operator.in_size == operator.out_size == (tokens, 1)
+        assert tuple(x.shape[1:]) == ((tokens,) if tokens > 1 else ()) + (operator.in_channels,)
+        assert tuple(y.shape[1:]) == ((tokens,) if tokens > 1 else ()) + (operator.out_channels,)
         assert tuple(weight.shape) == (operator.out_channels, operator.in_channels)
-        assert operator.in_size == operator.out_size == (1, 1)
         return
     assert tuple(x.shape[1:]) == map_shape(operator.in_channels, operator.in_size)
     assert tuple(y.shape[1:]) == map_shape(operator.out_channels, operator.out_size)
-    assert tuple(weight.shape[2:]) == (operator.kernel, operator.kernel)
+    assert tuple(weight.shape[2:]) == operator.kernel_size
     assert tuple(seen["stride"]) == (operator.stride, operator.stride)
     assert tuple(seen["dilation"]) == (operator.dilation, operator.dilation)
-    assert tuple(seen["padding"]) == (operator.padding, operator.padding)
-    assert seen["groups"] == x.shape[1] // weight.shape[1] == operator.groups
+    assert tuple(seen["padding"]) == operator.paddings
+    channels = y.shape[1] if operator.kind == "deconv" else x.shape[1]
+    assert seen["groups"] == channels // weight.shape[1] == operator.groups
     assert weight.numel() == operator.weights
 
 
@@ -135,7 +142,7 @@ def check_network(network: Network, images: Tensor) -> Tensor:
     assert counter.get_total_flops() == 2 * workload.macs * len(images)
     assert recorder.names == [module_name(o) for o in workload.operators]
     check_wiring(recorder, workload)
-    products = [o for o in workload.operators if o.kind in ("conv", "linear")]
+    products = [o for o in workload.operators if o.kind in ("conv", "linear", "deconv")]
     assert len(recorder.products) == len(products)
     for seen, operator in zip(recorder.products, products, strict=True):
         check_product(seen, operator)
@@ -153,9 +160,12 @@ def check_wiring(recorder: Recorder, workload: Workload) -> None:
             assert sum(tensor.shape[1] for tensor in x) == operator.in_channels == operator.out_channels, operator.name
             assert {tuple(tensor.shape[2:]) for tensor in x} == {operator.in_size}, operator.name
             assert operator.out_bits <= 8 or torch.equal(torch.cat(x, 1), y), operator.name
+        elif operator.kind == "call":
+            assert x[0].shape[1:].numel() == math.prod(map_shape(operator.in_channels, operator.in_size)), operator.name
+            assert y.shape[1:].numel() == math.prod(map_shape(operator.out_channels, operator.out_size)), operator.name
         elif operator.kind != "linear":
             assert tuple(x[0].shape[1:]) == map_shape(operator.in_channels, operator.in_size), operator.name
-        if operator.kind != "linear":
+        if operator.kind not in ("linear", "call"):
             assert tuple(y.shape[1:]) == map_shape(operator.out_channels, operator.out_size), operator.name
         if operator.out_bits <= 8:
             assert levels_of(y) <= 2**operator.out_bits, operator.name
@@ -173,23 +183,31 @@ def check_wiring(recorder: Recorder, workload: Workload) -> None:
 
 def pooled(x: Tensor, operator: Operator) -> Tensor:
     """Means of whole maps, or of windows: sums over windows by how many of their values are none of padding."""
-    if operator.kernel == 1:
+    if operator.kernel_size == (1, 1):
         return x.mean((2, 3), keepdim=True)
-    (height, width), stride = operator.out_size, operator.stride
+    (height, width), stride, paddings, sizes = (
+        operator.out_size, operator.stride, operator.paddings, operator.kernel_size,
+    )  # fmt: skip
     means = []
     for i in range(height):
         for j in range(width):
-            top, left = (max(0, k * stride - operator.padding) for k in (i, j))
-            bottom, right = (k * stride - operator.padding + operator.kernel for k in (i, j))
+            top, left = (max(0, k * stride - p) for k, p in zip((i, j), paddings, strict=True))
+            bottom, right = (k * stride - p + n for k, p, n in zip((i, j), paddings, sizes, strict=True))
             means.append(x[:, :, top:bottom, left:right].mean((2, 3)))
     return torch.stack(means, -1).reshape(*x.shape[:2], height, width)
 
 
 def check_weights(weight: Tensor, operator: Operator, unit: nn.Module) -> None:
     """How many levels the weights of a product have, and how many of them are zero."""
+    if operator.kind == "deconv":  # (in, out of a group, …) to (out, in of a group, …)
+        assert (
+            operator.density < 1 or operator.weight_bits < 32 or any(torch.equal(weight, p) for p in unit.parameters())
+        )
+        groups = weight.reshape(operator.groups, -1, *weight.shape[1:])
+        weight = groups.transpose(1, 2).flatten(0, 1)
     if operator.density < 1:
         check_sparsity(weight, operator)
-    elif operator.weight_bits >= 32:
+    elif operator.weight_bits >= 32 and operator.kind != "deconv":
         assert any(weight is p for p in unit.parameters()), operator.name
     if operator.weight_bits < 32:
         levels = 2**operator.weight_bits - 1  # symmetric: one level of two's complement is left out

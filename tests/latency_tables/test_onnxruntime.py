@@ -115,6 +115,8 @@ def test_added_nodes_belong_to_their_readers_or_else_to_their_writers() -> None:
             node("Reorder", ["e"], ["q"], "r6"),
             node("Reorder", ["z"], ["y"], "alone"),
             node("QLinearConv", ["g", "s", "third/weight", "third/weight_scale"], ["h"], "renamed"),
+            node("Gelu", ["h"], ["third/gelu"], "Gelu_token_3"),
+            node("Conv", ["third/gelu"], ["i"], "fourth/conv"),
         ],
         "graph", [], [],
     )  # fmt: skip
@@ -122,7 +124,7 @@ def test_added_nodes_belong_to_their_readers_or_else_to_their_writers() -> None:
     assert owners == {
         "r1": "first", "r2": "first", "first/conv": "first",
         "r3": "second", "second/conv": "second", "r4": "third", "r5": "third",
-        "renamed": "third", "r6": "second",
+        "renamed": "third", "r6": "second", "Gelu_token_3": "third", "fourth/conv": "fourth",
     }  # fmt: skip
 
 

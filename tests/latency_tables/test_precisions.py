@@ -54,6 +54,7 @@ MEASURED = (
 CONV = Operator("conv", 8, 8, (4, 4), (4, 4))
 INTEGER = replace(CONV, weight_bits=8, in_bits=8, out_bits=8)
 LINEAR = Operator("linear", 8, 10, weight_bits=8, in_bits=8)
+DECONV = Operator("deconv", 8, 8, (4, 4), (8, 8), 2, 2)
 ADD = Operator("add", 8, 8, (4, 4), (4, 4))
 
 
@@ -79,6 +80,8 @@ ADD = Operator("add", 8, 8, (4, 4), (4, 4))
         (replace(LINEAR, weight_bits=4), "stored only"),
         (replace(LINEAR, in_bits=32), "emulated"),
         (replace(LINEAR, weight_bits=32, in_bits=32), "native"),
+        (replace(DECONV, weight_bits=8, in_bits=8, out_bits=8), "emulated"),
+        (DECONV, "native"),
         (ADD, "native"),
         (replace(ADD, in_bits=8, out_bits=8), "native"),
         (replace(ADD, in_bits=8, out_bits=32), "emulated"),

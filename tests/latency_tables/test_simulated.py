@@ -218,6 +218,29 @@ def test_kinds_without_weights_cost_what_they_move(accelerator: Accelerator) -> 
         assert accelerator.latency_ms(own) > 0
 
 
+def test_a_transposed_convolution() -> None:
+    """16 → 32 channels, 3×3, from 4×4 to 8×8 positions: a product of (16 × 16) by (16 × 288), 73,728 MACs."""
+    up = with_bits(Operator("deconv", 16, 32, (4, 4), (8, 8), 3, 2), 8, 8)
+    assert up.macs == 73_728
+    assert BIT_FUSION.compute_cycles(up) == 16 * 9  # 16 deep in 16 rows; 288 filters in 32 columns
+    assert BISMO_EDGE.compute_cycles(up) == 2 * 1 * 36 * 64
+    assert BIT_FUSION.compute_cycles(replace(up, groups=2)) == 16 * 2 * 5  # two groups, 144 filters each
+    moved_bytes = 16 * 16 + 73_728 // 16 + 32 * 64
+    assert BIT_FUSION.latency_ms(up) == pytest.approx(8 * moved_bytes / 192 / 500e6 * 1e3)
+    assert EYERISS.compute_cycles(up) == 73_728 / (12 * 12)  # four kernels of 3 rows, three times 4 columns
+    wide = with_bits(up, 16, 16)
+    assert EYERISS.on_chip_units(wide) == 73_728 * (1 + 4) + (16 * 16 * 2 + 2 * 32 * 64 * 3) * (6 + 2)
+
+
+def test_kernels_that_are_not_square() -> None:
+    wide = replace(small(8, 8), kernel=1, kernel_width=5)  # 80 deep
+    assert BIT_FUSION.compute_cycles(wide) == 16 * 5
+    assert BISMO_EDGE.compute_cycles(wide) == 2 * 4 * 1 * 64
+    assert wide.macs == 40_960
+    assert EYERISS.compute_cycles(wide) == 285  # 40,960 / (12 · 12)
+    assert EYERISS.compute_cycles(replace(wide, kernel=5, kernel_width=1)) == 342, "in 10 of 12 rows"
+
+
 @every_accelerator
 def test_dilation_changes_no_product(accelerator: Accelerator) -> None:
     for cost in (accelerator.latency_ms, accelerator.energy_mj):

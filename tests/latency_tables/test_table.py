@@ -18,7 +18,7 @@ from tests.every_kind import OPERATORS
 
 LATER = ("energy_spread", "peak_memory_bytes")
 """Columns of networks that older tables do not have."""
-LATER_OF_OPERATORS = {"dilation": 1, "pattern": 0}
+LATER_OF_OPERATORS = {"dilation": 1, "pattern": 0, "kernel_width": 0, "margin": -1, "call": ""}
 """Columns of operators that older tables do not have, and what they read as."""
 
 
@@ -117,25 +117,38 @@ def test_a_table_from_before_a_column_is_read(table: LatencyTable, tmp_path: Pat
     assert LatencyTable.load(tmp_path) == replace(table, networks=without)
 
 
-def test_a_table_from_before_dilation_and_patterns_is_read(table: LatencyTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", range(len(LATER_OF_OPERATORS)))
+def test_a_table_from_before_an_operators_column_is_read(table: LatencyTable, tmp_path: Path, kept: int) -> None:
     table.save(tmp_path)
-    rewrite(tmp_path, "table", lambda t: t.drop_columns(list(LATER_OF_OPERATORS)))
+    rewrite(tmp_path, "table", lambda t: t.drop_columns(list(LATER_OF_OPERATORS)[kept:]))
     assert LatencyTable.load(tmp_path) == table
-    operators = [row.operator for row in LatencyTable.load(tmp_path).operators]
-    assert {(o.dilation, o.pattern) for o in operators} == {(1, 0)}
+    for row in LatencyTable.load(tmp_path).operators:
+        assert {name: getattr(row.operator, name) for name in LATER_OF_OPERATORS} == LATER_OF_OPERATORS
 
 
 def test_operators_of_every_kind_survive(tmp_path: Path) -> None:
     everything = LatencyTable(tuple(OperatorRow(o) for o in OPERATORS.values()))
     everything.save(tmp_path)
     assert LatencyTable.load(tmp_path) == everything
-    assert {row.operator.pattern for row in LatencyTable.load(tmp_path).operators} == {0, 2, 4}
+    operators = [row.operator for row in LatencyTable.load(tmp_path).operators]
+    assert {o.pattern for o in operators} == {0, 2, 4}
+    assert {o.margin for o in operators} >= {-1, 0, 2}
+    assert {o.kernel_size for o in operators} >= {(1, 1), (3, 3), (1, 3), (5, 1), (4, 2)}
+    assert len({o.call for o in operators}) == 1 + sum(o.kind == "call" for o in operators)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"steps":[{"op":"os.remove.default"}]}'])
+def test_calls_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    LatencyTable((OperatorRow(OPERATORS["call"]), OperatorRow(OPERATORS["pad"]))).save(tmp_path)
+    rewrite(tmp_path, "table", lambda t: set_column(t, "call", [text, ""]))
+    with pytest.raises(InvalidFileError, match=r"table\.parquet has an operator that is no call: the text of a call"):
+        LatencyTable.load(tmp_path)
 
 
 def test_another_name_for_a_tensor_is_no_operator(table: LatencyTable, tmp_path: Path) -> None:
     table.save(tmp_path)
     rewrite(tmp_path, "table", lambda t: set_column(t, "kind", ["identity"] * len(t)))
-    with pytest.raises(InvalidFileError, match=r"unknown kind 'identity' \(known: conv, .*, zero\)"):
+    with pytest.raises(InvalidFileError, match=r"unknown kind 'identity' \(known: conv, .*, deconv, slice, call\)"):
         LatencyTable.load(tmp_path)
 
 
@@ -184,6 +197,8 @@ def test_more_columns_and_another_order_do_no_harm(table: LatencyTable, tmp_path
         ("table", "kernels"),
         ("table", "in_channels"),
         ("table", "dilation"),
+        ("table", "kernel_width"),
+        ("table", "call"),
     ],
 )
 def test_missing_values_are_refused(table: LatencyTable, tmp_path: Path, name: str, column: str) -> None:

@@ -47,6 +47,8 @@ def test_products_count_what_is_there() -> None:
     assert product_of_widths(Operator("conv", 16, 32, (8, 8), (8, 8), 5, density=0.25)) == 128
     assert product_of_widths(Operator("conv", 16, 16, (8, 8), (8, 8), 3, groups=16)) == 16
     assert product_of_widths(Operator("conv", 16, 32, (8, 8), (8, 8), 3, dilation=2, density=0.5, pattern=4)) == 256
+    assert product_of_widths(Operator("conv", 16, 32, (8, 8), (8, 8), 1, kernel_width=7)) == 512
+    assert product_of_widths(Operator("deconv", 16, 32, (8, 8), (16, 16), 4, 2, groups=2)) == 256
     assert product_of_widths(Operator("linear", 16, 10)) == 160
     assert product_of_widths(Operator("concat", 32, 32, (8, 8), (8, 8))) == 0
     assert product_of_widths(Operator("pool", 16, 16, (8, 8))) == 0

@@ -29,6 +29,10 @@ ADD = Operator("add", 16, 16, (4, 4), (4, 4))
         (Operator("pool", 16, 16, (4, 4)), "pool"), (Operator("pool", 16, 16, (4, 4), (4, 4), 3), "window pool"),
         (Operator("conv", 16, 24, (4, 4), (4, 4), groups=4), "grouped"),
         (Operator("concat", 16, 16, (4, 4), (4, 4)), "concat"),
+        (Operator("conv", 16, 24, (4, 4), (4, 4), 1, kernel_width=3), "conv"),
+        (Operator("pool", 16, 16, (4, 4), (4, 4), 1, kernel_width=3), "window pool"),
+        (Operator("deconv", 16, 24, (4, 4), (8, 8), 2, 2), "deconv"),
+        (OPERATORS["slice"], "slice"), (OPERATORS["call"], "call"),
     ],
 )  # fmt: skip
 def test_roles(operator: Operator, expected: str) -> None:
@@ -121,6 +125,44 @@ def test_amounts_of_further_kinds_by_hand() -> None:
     assert fused == plain
     step = {("activation", "call", "hswish"): 1.0, ("activation", "out", "hswish"): 16 * 16 / 1e3}
     assert own_step == plain | step
+
+
+def test_amounts_of_kernels_that_are_not_square() -> None:
+    square, wide = (dict(latency_terms(replace(CONV, kernel_width=w))) for w in (3, 5))
+    own, macs = ("conv", "float", "float weights"), 16 * 15 * 3 * 16 / 1e4
+    assert wide[(*own, "macs")] == wide[(*own, "large kernel")] == pytest.approx(macs)
+    assert (*own, "large kernel") not in square
+    pool = dict(latency_terms(Operator("pool", 8, 8, (8, 8), (4, 4), 3, 2, kernel_width=1)))
+    assert pool["window pool", "float", "no weights", "taps"] == pytest.approx(8 * 16 * 3 / 1e3)
+    assert measures(replace(CONV, kernel_width=5)) != measures(CONV)
+
+
+def test_amounts_of_a_transposed_convolution_by_hand() -> None:
+    own = ("deconv", "float", "integer weights")
+    found = dict(latency_terms(Operator("deconv", 8, 16, (4, 4), (8, 8), 2, 2, weight_bits=8, in_bits=8, out_bits=8)))
+    assert found[(*own, "macs")] == 8 * 16 * 4 * 16 / 1e4
+    assert (found[(*own, "positions")], found[(*own, "strided call")]) == (64 / 1e2, 1.0)
+    assert (found["dequantise", "in"], found["quantise", "out"]) == (8 * 16 / 1e3, 16 * 64 / 1e3)
+
+
+def test_calls_of_different_operations_are_families_of_their_own() -> None:
+    call = OPERATORS["call"]
+    own = ("call leaky_relu, mul", "float", "no weights")
+    assert family(call) == own
+    moved = 6 * 64 / 1e3
+    assert dict(latency_terms(call)) == {(*own, "call"): 1.0, (*own, "in"): moved, (*own, "out"): moved}
+    low = replace(call, in_bits=8, out_bits=8)
+    assert family(low) == (own[0], "float<>", "no weights")
+    assert family(replace(OPERATORS["call that moves"], in_bits=8, out_bits=8))[:2] == ("call transpose", "integer")
+    assert dict(energy_terms(call)) == {
+        (own[0], "float", "call"): 1.0, ("moved", "float"): (2 * 4 * 6 * 64 + 4 * 6) / 1e4,
+    }  # fmt: skip
+
+
+def test_new_roles_come_last() -> None:
+    """Forests learn from their numbers, and are kept with the tables that they were learnt from."""
+    assert ROLES[:5] == ("conv", "pointwise", "depthwise", "vector", "linear")
+    assert ROLES[16:] == ("zero", "deconv", "slice", "call")
 
 
 def test_every_kind_has_terms_and_measures() -> None:

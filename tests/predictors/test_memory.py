@@ -17,6 +17,7 @@ from hwnas.predictors.memory import ALIVE, EARLY, MIN_NETWORKS, SEGMENT, WORKSPA
 from hwnas.predictors.registration import check_memory
 from hwnas.spaces import Operator, Space
 from hwnas.spaces.variation import sample_coherent
+from tests.every_kind import OPERATORS
 
 from .synthetic import digits_space, synthetic_device
 
@@ -88,6 +89,26 @@ def test_amounts_of_further_kinds() -> None:
         assert named(replace(concat, kind=kind)) == named(concat) | in_floats, kind  # no kernel has integers
     gated = replace(conv(8, 6, w=8, i=8, o=8), activation="hswish")
     assert named(gated)["float weights"] == 4 * 6 * 8, "emulated"
+
+
+def test_amounts_of_kernels_that_are_not_square() -> None:
+    wide = replace(conv(8, 6, 1, w=8, i=8, o=8), kernel_width=3)
+    assert named(wide)["integer patches"] == 3 * 8 * 16
+    assert named(replace(conv(2, 17, 1, w=8), kernel_width=3))["float patches"] == 4 * 16 * 3 * 2
+    assert named(replace(wide, in_bits=32))["float weights"] == 4 * 6 * 8 * 3
+
+
+def test_amounts_of_transposed_convolutions_and_calls() -> None:
+    deconv = Operator("deconv", 8, 6, (4, 4), (8, 8), 3, 2, 2, weight_bits=8, in_bits=8, out_bits=8)
+    weights = 4 * 6 * 4 * 9
+    assert named(deconv) == {
+        "read": 8 * 16, "written": 6 * 64, "float copy read": 4 * 8 * 16, "float copy written": 4 * 6 * 64,
+        "float weights": weights, "weights that meet integers": weights, "float patches": 4 * 9 * 3 * 16,
+    }  # fmt: skip
+    low = replace(OPERATORS["call"], in_bits=8, out_bits=8)
+    floats = {"float copy read": 4 * 6 * 64, "float copy written": 4 * 6 * 64}
+    assert named(low) == {"read": 6 * 64, "written": 6 * 64} | floats
+    assert named(replace(OPERATORS["call that moves"], in_bits=8, out_bits=8)) == {"read": 6 * 64, "written": 6 * 64}
 
 
 def test_a_network_counted_by_hand() -> None:

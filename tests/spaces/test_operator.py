@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 from hwnas.spaces import Operator
+from hwnas.spaces.call_text import call_text
 from hwnas.spaces.operator import Activation, Affine, Kind, stored_bits
 
 CONV = Operator("conv", 3, 8, (32, 32), (16, 16), 3, 2, affine="norm", name="stem")
@@ -16,6 +17,7 @@ POINTWISE = Operator("conv", 8, 24, (16, 16), (16, 16), affine="norm", name="pw"
 LINEAR = Operator("linear", 64, 10, affine="bias", name="classifier")
 POOL = Operator("pool", 64, 64, (4, 4), name="pool")
 ADD = Operator("add", 8, 8, (16, 16), (16, 16), name="add")
+GELU = call_text([("aten.gelu.default", [{"input": 0}], {})])
 
 
 def test_macs() -> None:
@@ -90,8 +92,9 @@ def test_kinds_and_activations_without_integer_kernels() -> None:
     low = replace(POINTWISE, weight_bits=8, in_bits=8, out_bits=8)
     integer = {a for a in get_args(Activation) if replace(low, activation=a).integer}
     assert integer == {"none", "relu", "relu6"}, "the others are computed in floats before they are rounded"
-    kinds = {k for k in get_args(Kind) if replace(ADD, kind=k, in_bits=8, out_bits=8, weight_bits=8).integer}
-    assert kinds == {"conv", "linear", "pool", "add", "scale", "quantize", "concat", "shuffle", "pad"}
+    in_8_bits = replace(ADD, in_bits=8, out_bits=8, weight_bits=8, call=GELU)
+    kinds = {k for k in get_args(Kind) if replace(in_8_bits, kind=k).integer}
+    assert kinds == {"conv", "linear", "pool", "add", "scale", "quantize", "concat", "shuffle", "pad", "slice"}
     shuffle = Operator("shuffle", 8, 8, in_bits=8, out_bits=8, groups=2)
     assert shuffle.moves_integers
     for other in (replace(shuffle, out_bits=4), replace(shuffle, in_bits=32, out_bits=32), replace(shuffle, in_bits=4)):
@@ -119,6 +122,73 @@ def test_amounts_of_further_kinds() -> None:
         assert other.macs == other.params == other.weight_bytes == 0
 
 
+def test_kernels_that_are_not_square() -> None:
+    size = {"in_size": (8, 8), "out_size": (8, 8)}
+    wide = Operator("conv", 8, 16, kernel=1, kernel_width=7, dilation=2, **size)  # type: ignore[arg-type]
+    assert (wide.kernel_size, wide.taps, wide.paddings, wide.padding) == ((1, 7), 7, (0, 6), 0)
+    assert (wide.weights, wide.macs, wide.weight_bytes) == (16 * 8 * 7, 16 * 8 * 7 * 64, 4 * 16 * 8 * 7)
+    square = Operator("conv", 8, 16, kernel=3, **size)  # type: ignore[arg-type]
+    assert (square.kernel_size, square.taps, square.paddings) == ((3, 3), 9, (1, 1))
+    assert wide != replace(wide, kernel_width=0)
+
+
+def test_margins() -> None:
+    patches = Operator("conv", 3, 16, (8, 8), (2, 2), 4, 4, margin=0)
+    assert (patches.paddings, replace(patches, margin=-1).paddings) == ((0, 0), (1, 1))
+    assert (patches.weights, patches.macs) == (3 * 16 * 16, 3 * 16 * 16 * 4)
+    assert patches != replace(patches, margin=-1)
+
+
+def test_what_can_be_said_in_two_ways_is_said_in_one() -> None:
+    assert replace(CONV, kernel_width=3) == replace(CONV, margin=1) == CONV
+    assert hash(replace(CONV, kernel_width=3, margin=1)) == hash(CONV)
+    assert replace(POINTWISE, margin=0) == POINTWISE
+    assert replace(CONV, kernel_width=1, margin=1).margin == 1, "of a kernel of one column, two more than usual"
+    assert replace(replace(CONV, kernel_width=3), kernel=5).kernel_size == (5, 5)
+
+
+def test_transposed_convolutions() -> None:
+    deconv = Operator("deconv", 8, 6, (5, 7), (10, 14), 3, 2, affine="norm")
+    assert (deconv.output_paddings, replace(deconv, kernel=4).output_paddings) == ((1, 1), (0, 0))
+    assert replace(deconv, kernel=2, out_size=(10, 15)).output_paddings == (0, 1)
+    assert replace(deconv, dilation=2, margin=0, out_size=(13, 17)).output_paddings == (0, 0)
+    assert (deconv.weights, deconv.macs) == (8 * 6 * 9, 8 * 6 * 9 * 35), "every position read meets every weight"
+    assert deconv.params == 8 * 6 * 9 + 12
+    assert replace(deconv, groups=2).weights == 8 * 3 * 9
+    low = replace(deconv, weight_bits=8, in_bits=8, out_bits=8)
+    assert not low.integer
+    assert low.weight_bytes == 8 * 6 * 9 + 5 * 6 + 4 * 6, "its bias stays in floats"
+    assert not replace(deconv, groups=8, out_channels=8).depthwise
+
+
+def test_where_a_pool_reaches_over_the_edge() -> None:
+    pool = Operator("pool", 8, 8, (7, 7), (4, 4), 2, 2)
+    assert pool.reaches_over
+    assert not replace(pool, out_size=(3, 3)).reaches_over
+    assert not replace(pool, in_size=(8, 8)).reaches_over
+    assert not replace(pool, kernel=3).reaches_over
+
+
+def test_linear_layers_on_tokens() -> None:
+    tokens = Operator("linear", 64, 10, (197, 1), (197, 1), affine="bias", weight_bits=8, in_bits=8, out_bits=8)
+    assert tokens.on_tokens
+    assert not LINEAR.on_tokens
+    assert (tokens.macs, tokens.params) == (197 * 640, 650)
+    assert (tokens.in_bytes, tokens.out_bytes) == (197 * 64, 197 * 10)
+    assert tokens.integer
+
+
+def test_channels_before_others_make_no_difference_to_a_device() -> None:
+    pad = Operator("pad", 8, 16, (4, 4), (4, 4), in_bits=8, out_bits=8)
+    cut = Operator("slice", 8, 4, (4, 4), (4, 4), in_bits=8, out_bits=8)
+    assert replace(pad, front=4) == pad
+    assert replace(cut, front=4) == cut
+    for operator in (pad, cut):
+        assert operator.moves_integers
+        assert operator.integer
+        assert operator.macs == operator.params == operator.weight_bytes == 0
+
+
 def test_depthwise_is_one_filter_per_channel() -> None:
     assert DEPTHWISE.depthwise
     assert not POINTWISE.depthwise
@@ -137,6 +207,9 @@ def test_equality_is_what_a_device_can_tell_apart() -> None:
         replace(CONV, dilation=2),
         replace(CONV, density=0.5, pattern=4),
         replace(CONV, in_size=(33, 32)),
+        replace(CONV, kernel_width=1),
+        replace(CONV, margin=0),
+        replace(CONV, call=GELU),
     ):
         assert changed != CONV
 

@@ -57,10 +57,11 @@ def test_a_network_of_every_kind_does_what_it_says_and_learns(bits: int) -> None
 def test_figures_of_that_network_by_hand() -> None:
     workload = everything()
     convolutions = (6 * 16 * 9 + 16 * 4 + 16 * 9) * 64 + 48 * 48 + 64 * 32 * 16
-    assert workload.macs == convolutions + 32 * 5
-    norms = 2 * (16 + 16 + 16 + 48 + 32)
-    weights = 6 * 16 * 9 + 16 * 4 + 16 * 9 + 48 * 48 + 64 * 32 + 32 * 5
-    assert workload.params == weights + norms + (16 + 48) + 48 + 5  # slopes of two, biases of two
+    transposed = 12 * 32 // 2 * 9
+    assert workload.macs == convolutions + transposed * 16 + 32 * 5
+    norms = 2 * (16 + 16 + 16 + 48 + 32 + 32)
+    weights = 6 * 16 * 9 + 16 * 4 + 16 * 9 + 48 * 48 + 64 * 32 + transposed + 32 * 5
+    assert workload.params == weights + norms + (16 + 48) + 48 + 5 + 12  # slopes, biases of two, constants
 
 
 def test_a_dilated_convolution_has_zeros_between_its_taps() -> None:
@@ -131,6 +132,9 @@ FORMULAS = {
     "hswish": lambda x: x * (x + 3).clamp(0, 6) / 6,
     "hsigmoid": lambda x: (x + 3).clamp(0, 6) / 6,
     "prelu": lambda x: torch.where(x > 0, x, 0.25 * x),
+    "silu": lambda x: x / (1 + (-x).exp()),
+    "gelu": lambda x: x * torch.special.ndtr(x),
+    "tanh": lambda x: (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
 }
 
 

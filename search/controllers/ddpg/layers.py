@@ -114,7 +114,7 @@ def _features(own: SlotLowering, operators: tuple[Operator, ...]) -> Floats:
         o = operators[index]
         if o.macs > result[owner, 0]:
             result[owner] = (
-                o.macs, o.depthwise, o.in_channels, o.out_channels, o.stride, o.kernel, o.weights,
+                o.macs, o.depthwise, o.in_channels, o.out_channels, o.stride, max(o.kernel_size), o.weights,
                 o.in_size[0] * o.in_size[1],
             )  # fmt: skip
     return result

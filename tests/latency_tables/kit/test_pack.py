@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from hwnas.latency_tables.kit.budget import Budget
-from hwnas.latency_tables.kit.pack import BOARD_MODULES, FOLDER, KitPlan, pack_kit, repeat_weights
+from hwnas.latency_tables.kit.pack import BOARD_MODULES, FOLDER, IR_VERSION, OPSET, KitPlan, pack_kit, repeat_weights
 from hwnas.latency_tables.plan import anchors, precision_pairs, uniform_precision
 from hwnas.latency_tables.profiler import prepare, settle
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
@@ -121,8 +121,8 @@ def test_the_files_run_the_same_kernels_as_exported_ones_and_take_a_fraction_of_
         plain, repeated = (space.build(space.decode(row)) for _ in range(2))
         settle(plain)
         repeat_weights(repeated)
-        exported, packed = to_onnx(plain), to_onnx(repeated, whole_bytes=True)
-        packed.opset_import[0].version, packed.ir_version = 17, 8
+        exported, packed = to_onnx(plain), to_onnx(repeated, whole_bytes=True, opset=OPSET)
+        packed.ir_version = IR_VERSION
         assert kernels(runtime, exported, tmp_path) == kernels(runtime, packed, tmp_path)
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -143,8 +143,8 @@ def test_networks_of_every_kind_are_packed(bits: int, tmp_path: Path) -> None:
     plain, repeated = (Network(workload, IMAGE) for _ in range(2))
     settle(plain)
     repeat_weights(repeated)
-    exported, packed = to_onnx(plain), to_onnx(repeated, whole_bytes=True)
-    packed.opset_import[0].version, packed.ir_version = 17, 8
+    exported, packed = to_onnx(plain), to_onnx(repeated, whole_bytes=True, opset=OPSET)
+    packed.ir_version = IR_VERSION
     assert kernels(runtime, exported, tmp_path) == kernels(runtime, packed, tmp_path)
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in packed.graph.initializer if t.name.endswith("weight")}
     assert np.mean(weights["a.first/weight"] != 0) == pytest.approx(0.5, abs=0.01 if bits == 32 else 0.1)
