@@ -1,0 +1,1 @@
+"""Compression as arithmetic on tensors: which channels matter, thinner factors, ranges, and weights that are shared."""
