@@ -21,6 +21,8 @@ from hwnas.spaces.resnet_cifar import resnet_cifar
 from hwnas.spaces.space import Space
 from hwnas.spaces.stage_space import stage_space
 from hwnas.spaces.stage_table import read_table
+from hwnas.spaces.traced.graph import Graph
+from hwnas.spaces.traced.space import traced_space
 from hwnas.spaces.ugconv import ugconv
 
 JOINT = ("bits", "sparsity", "rank")
@@ -92,8 +94,10 @@ def space_from_spec(spec: Mapping[str, Any]) -> Space:
     name = str(spec.get("name"))
     small = {"input_shape": (3, 32, 32), "num_classes": 10} if name in SMALL_IMAGES else {}
     values = SETTINGS | small | {k: v for k, v in spec.items() if k in SETTINGS}
-    if "stages" in table:
-        maker: Maker = partial(_from_document, table)
+    if "graph" in table:
+        maker: Maker = partial(traced_space, Graph.from_json(table["graph"]))
+    elif "stages" in table:
+        maker = partial(_from_document, table)
     else:
         for key in table:
             raise UnknownNameError("key of a space:", str(key), SETTINGS)

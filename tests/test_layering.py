@@ -16,8 +16,12 @@ LAYERS = ("spaces", "latency_tables", "predictors", "search", "scripts")
 """From the lowest to the highest."""
 MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 WITH_TORCH = {
-    "calibration", "frozen", "hadamard", "images", "network", "onnx_graph", "onnx_kinds", "onnx_writer", "quantizers",
-    "shared.mixture_run", "shared.shared_network", "shared.shared_unit", "sparsify", "units",
+    "calibration", "calls", "compression.importance", "compression.low_rank", "compression.patch_moments",
+    "compression.range_calibration", "compression.range_observer", "compression.ranges", "compression.taylor",
+    "compression.weight_sharing", "frozen", "hadamard", "images", "network", "onnx_calls", "onnx_graph",
+    "onnx_kinds", "onnx_writer", "products", "quantizers", "shared.mixture_run", "shared.shared_network",
+    "shared.shared_unit", "sparsify", "traced.aten", "traced.expressions", "traced.handlers", "traced.model",
+    "traced.tracing", "traced.weights", "unit", "units",
 }  # fmt: skip
 """Of spaces: all other modules only describe."""
 

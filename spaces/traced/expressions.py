@@ -1,0 +1,139 @@
+"""ATen operations that are kept as they are, as expressions over nodes, which become calls where a node reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from hwnas.spaces.errors import InvalidSpaceError
+from hwnas.spaces.traced.graph import Node
+from hwnas.spaces.traced.operations import MOVES
+
+if TYPE_CHECKING:
+    from hwnas.spaces.traced.aten import Reader
+
+
+@dataclass(frozen=True, eq=False)
+class Expression:
+    """One operation on nodes, constants and other expressions.
+
+    Attributes:
+        target: Such as ``aten.view.default``.
+        args, kwargs: As torch takes them, but for nodes, expressions, names of constants (`Constant`), `Batch` sizes.
+        picked: Of several results, which; None where there is one.
+    """
+
+    target: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    picked: int | None = None
+    whole: Expression | None = None
+
+    def item(self, index: int) -> Expression:
+        """One of several results."""
+        return Expression(self.target, (), {}, index, self)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it computes nothing."""
+        return self.target.split(".")[1] in MOVES
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor of the model's state, by name."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """So many times the batch size."""
+
+    times: int
+
+
+def expression_of(reader: Reader, step: fx.Node, values: Mapping[fx.Node, Any]) -> Expression:
+    """The operation of a step as an expression."""
+
+    def convert(value: Any) -> Any:
+        match value:
+            case fx.Node():
+                found = values[value]
+                if isinstance(found, Tensor):
+                    name = reader.parameter(value)
+                    assert name is not None
+                    return Constant(name, tuple(found.shape))
+                return tuple(found) if isinstance(found, tuple) else found
+            case list() | tuple():
+                return tuple(map(convert, value))
+            case bool() | float() | str() | None | torch.dtype():
+                return value
+            case int():
+                return Batch(value // reader.batch) if value and value % reader.batch == 0 else value
+            case torch.memory_format() | torch.layout() | torch.device():
+                return None
+        raise InvalidSpaceError(f"hwnas cannot write down {value!r}, an argument of {step.target} in the model")
+
+    kwargs = {name: convert(v) for name, v in step.kwargs.items() if name not in ("memory_format", "layout", "device")}
+    return Expression(str(step.target), tuple(map(convert, step.args)), kwargs)
+
+
+def applied(target: str, *args: Any) -> Expression:
+    """An operation without keywords."""
+    return Expression(target, args, {})
+
+
+def call(expression: Expression) -> tuple[str, list[str], list[str]]:
+    """The text of a ``call`` operator, the names of the nodes that it reads, and those of its constants.
+
+    See `hwnas.spaces.calls` for the text.
+    """
+    steps: list[dict[str, Any]] = []
+    numbers: dict[int, int] = {}
+    inputs: list[str] = []
+    constants: dict[str, tuple[int, ...]] = {}
+
+    def place(own: Expression) -> Any:
+        if own.whole is not None:
+            return {"step": _number(own.whole), "item": own.picked}
+        return {"step": _number(own)}
+
+    def _number(own: Expression) -> int:
+        if id(own) not in numbers:
+            args = [write(a) for a in own.args]
+            kwargs = {name: write(v) for name, v in own.kwargs.items()}
+            steps.append({"op": own.target, "args": args, "kwargs": kwargs})
+            numbers[id(own)] = len(steps) - 1
+        return numbers[id(own)]
+
+    def write(value: Any) -> Any:
+        match value:
+            case Node():
+                if value.name not in inputs:
+                    inputs.append(value.name)
+                return {"input": inputs.index(value.name)}
+            case Expression():
+                return place(value)
+            case Constant():
+                constants.setdefault(value.name, value.shape)
+                return {"parameter": list(constants).index(value.name)}
+            case Batch():
+                return {"batch": value.times}
+            case torch.dtype():
+                return {"dtype": str(value).removeprefix("torch.")}
+            case tuple():
+                return [write(v) for v in value]
+        return value
+
+    last = place(expression)
+    if "item" in last:
+        steps.append({"op": "aten.clone.default", "args": [last], "kwargs": {}})
+    document = {"steps": steps, "parameters": [list(shape) for shape in constants.values()]}
+    return json.dumps(document, sort_keys=True, separators=(",", ":")), inputs, list(constants)

@@ -1,0 +1,90 @@
+"""How the steps of a traced model lower to operators, as functions of what is decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hwnas.spaces.blocks.shapes import tensor_bytes
+from hwnas.spaces.operator import Operator
+from hwnas.spaces.rank import Form, factorise
+
+INPUT = "input.quantize"
+"""What reads the model's input reads this."""
+Spec = tuple[int, tuple[tuple[tuple[int, ...], int, tuple[tuple[int, int], ...]], ...]]
+"""How many channels always stay; and of each width the bundles of its segments, the channels of its first writer that a
+bundle is, and pairs of a segment and how many channels each of its bundles is here."""
+
+
+def channels_kept(spec: Spec, *shares: float) -> int:
+    """The channels of a tensor, given the shares of its widths that are kept."""
+    from hwnas.spaces.traced.channels import kept_bundles
+
+    fixed, widths = spec
+    count = fixed
+    for (sizes, times, parts), share in zip(widths, shares, strict=True):
+        kept = kept_bundles(sizes, times, share)
+        count += sum(kept[segment] * each for segment, each in parts)
+    return count
+
+
+def waiting_bytes(sizes: tuple[tuple[int, int], ...], *channels_and_bits: int) -> int:
+    """Bytes of tensors that wait while an operator runs, from the size of each, its channels and its bits."""
+    pairs = zip(channels_and_bits[::2], channels_and_bits[1::2], strict=True)
+    return sum(tensor_bytes(c, size, bits) for size, (c, bits) in zip(sizes, pairs, strict=True))
+
+
+def read_input(_name: str, channels: int, size: tuple[int, int], bits: int) -> tuple[Operator, ...]:
+    """The input turned into integers, where it is not read as floats."""
+    kind: Any = "identity" if bits == 32 else "quantize"
+    return (Operator(kind, channels, channels, size, size, out_bits=bits, name=INPUT, inputs=("input",)),)
+
+
+def product(
+    name: str, template: Operator, cin: int, cout: int, w: int, a_in: int, a_out: int, sparsity: tuple[float, int],
+    factors: tuple[int, Form], held: int,
+) -> tuple[Operator, ...]:  # fmt: skip
+    """A convolution or linear layer, whole or as its two factors."""
+    groups = cin if template.depthwise else template.groups
+    layer = replace(
+        template, name=name, in_channels=cin, out_channels=cout, groups=groups, weight_bits=w, in_bits=a_in,
+        out_bits=a_out, density=sparsity[0], pattern=sparsity[1], held_bytes=held,
+    )  # fmt: skip
+    return factorise(layer, *factors)
+
+
+def step(
+    name: str, template: Operator, cin: int, cout: int, front: int, a_in: int, a_out: int, held: int
+) -> tuple[Operator, ...]:
+    """What has no weights to quantise; ``front`` channels of zeros come first, or are left out at the beginning."""
+    return (
+        replace(
+            template, name=name, in_channels=cin, out_channels=cout, front=front, in_bits=a_in, out_bits=a_out,
+            held_bytes=held,
+        ),
+    )  # fmt: skip
+
+
+def addition(
+    name: str, template: Operator, alone: Operator, channels: int, a_kept: int, a_out: int, held: int, present: bool
+) -> tuple[Operator, ...]:
+    """A sum; or, where its branch is dropped, the other side in the activation and bits that the sum would have."""
+    if present:
+        return (
+            replace(
+                template, name=name, in_channels=channels, out_channels=channels, in_bits=max(a_kept, a_out),
+                out_bits=a_out, held_bytes=held,
+            ),
+        )  # fmt: skip
+    nothing = alone.activation == "none" and a_kept == a_out
+    return (
+        replace(
+            alone, kind="identity" if nothing else "activate", name=name, in_channels=channels, out_channels=channels,
+            in_bits=a_kept, out_bits=a_out, held_bytes=held,
+        ),
+    )  # fmt: skip
+
+
+def same(name: str, source: str, channels: int, bits: int) -> tuple[Operator, ...]:
+    """Another name for a tensor."""
+    return (Operator("identity", channels, channels, in_bits=bits, out_bits=bits, name=name, inputs=(source,)),)

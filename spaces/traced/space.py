@@ -1,0 +1,345 @@
+"""A traced model as a space: bits, ranks, widths and branches, decided layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from hwnas.spaces.builder import Builder, Conditions
+from hwnas.spaces.errors import InvalidSpaceError
+from hwnas.spaces.operator import Operator
+from hwnas.spaces.rank import Form, rank_of, taps_of
+from hwnas.spaces.space import Space
+from hwnas.spaces.traced.branches import Branch, enclosing, find_branches
+from hwnas.spaces.traced.channels import Bundles, Channels, find_channels, kept_bundles
+from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node
+from hwnas.spaces.traced.lowering import (
+    INPUT,
+    Spec,
+    addition,
+    channels_kept,
+    product,
+    read_input,
+    same,
+    step,
+    waiting_bytes,
+)
+from hwnas.spaces.traced.precisions import precision_groups
+from hwnas.spaces.value import Choice, Constant, Value, compute, reads
+
+MOST_COMBINATIONS = 2**12
+"""Of options that decide what waits while a layer runs: beyond these, what waits is counted at its largest."""
+
+
+class TracedSpace(Space):
+    """What can be taken away from a traced model.
+
+    Attributes:
+        graph: The model.
+        channels: Which of its channels stand and fall together.
+        branches: Which of its residual branches may be dropped.
+        left: What is left as it is, and why, by name.
+    """
+
+    def __init__(
+        self, graph: Graph, channels: Channels, branches: Sequence[Branch], left: Mapping[str, str], **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.graph = graph
+        self.channels = channels
+        self.branches = tuple(branches)
+        self.left = dict(left)
+
+
+def traced_space(
+    graph: Graph,
+    make: Builder,
+    *,
+    name: str,
+    spec: Mapping[str, Any],
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+) -> Space:
+    """The space of a graph; see `hwnas.spaces.catalog.Maker`.
+
+    | decision                      | of                                                                             |
+    |-------------------------------|--------------------------------------------------------------------------------|
+    | ``layer1.0.present``          | whether the residual branch that is added in ``layer1.0`` is there             |
+    | ``conv1.keep``                | share kept of the channels that this layer and others write, which are added   |
+    | ``layer1.0.conv1.weight_bits``| of the layer's weights                                                         |
+    | ``layer1.0.conv1.act_bits``   | of the tensor that it writes, and of what only moves its values                |
+    | ``layer1.0.conv1.rank``       | share of MACs that its two factors have                                        |
+    | ``layer1.0.conv1.form``       | how it is split in two, see `hwnas.spaces.rank.Form`                           |
+
+    The first and the last layers with weights stay whole, and have bits of their own (``edge_bits``).
+
+    Raises:
+        InvalidSpaceError: The model reads other images, or returns something else than a score per class.
+    """
+    if graph.input.shape != tuple(input_shape):
+        raise InvalidSpaceError(f"the model reads images of {graph.input.shape}, not of {tuple(input_shape)}")
+    if graph.output.shape != (num_classes,):
+        raise InvalidSpaceError(
+            f"the model returns {graph.output.shape} for an image, but the data have {num_classes} classes"
+        )
+    maker = _Maker(graph, make)
+    maker.add()
+    left = dict(graph.left) | maker.left
+    return make.space(
+        name=name,
+        spec=spec,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        references={"original": {}},
+        of=partial(TracedSpace, graph, maker.channels, maker.branches, left),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a node writes, as values."""
+
+    channels: Value
+    bits: Value
+
+
+class _Maker:
+    """Adds the decisions and slots of a graph, node by node."""
+
+    def __init__(self, graph: Graph, make: Builder) -> None:
+        self.graph = graph
+        self.make = make
+        self.channels = find_channels(graph)
+        self.branches, not_dropped = find_branches(graph)
+        self.left: dict[str, str] = {**self.channels.left, **not_dropped}
+        self.around = enclosing(self.branches, graph)
+        self.edges = _edges(graph)
+        self.present: dict[str, Value] = {}
+        self.keeps: list[Value] = []
+        self.bits: dict[str, Value] = {}
+        self.written: dict[str, _Written] = {}
+
+    def add(self) -> None:
+        """All of it."""
+        for branch in sorted(self.branches, key=lambda b: -len(b.nodes)):  # the outer ones first
+            self.present[branch.addition] = self.make.choose(
+                f"{branch.name}.present", (False, True), self._when(self.around[branch.addition])
+            )
+        for width in self.channels.widths:
+            options = _distinct(width.sizes, width.times, self.make.joint.keep)
+            self.keeps.append(self.make.choose(f"{width.name}.keep", options, self._common(width.writers)))
+        self._choose_bits()
+        waiting = _waiting(self.graph)
+        for node in self.graph:
+            self.written[node.name] = _Written(self._count(self.channels.layouts[node.name]), self.bits[node.name])
+            self._slot(node, waiting[node.name])
+
+    # ---- decisions --------------------------------------------------------------------------------------------------
+
+    def _when(self, branches: Sequence[Branch]) -> Conditions:
+        when: Conditions = ()
+        for branch in branches:
+            when = self.make.where(when, self.present[branch.addition], bool)
+        return when
+
+    def _common(self, names: Sequence[str]) -> Conditions:
+        """Where any of several nodes exists: within the branches that all of them are in."""
+        first, *others = (self.around[name] for name in names)
+        return self._when([b for b in first if all(b in other for other in others)])
+
+    def _choose_bits(self) -> None:
+        groups, floats = precision_groups(self.graph, self.branches)
+        for title in dict.fromkeys(groups.values()):
+            if title in floats:
+                value: Value = Constant(32)
+            elif title == self.graph.input.name:
+                value = self.make.choose("input.act_bits", self.make.joint.edge_bits)
+            else:
+                members = [name for name, own in groups.items() if own == title]
+                value = self.make.choose(f"{title}.act_bits", self.make.joint.act_bits, self._common(members))
+            self.bits |= {name: value for name, own in groups.items() if own == title}
+
+    def _count(self, layout: Bundles) -> Value:
+        """How many channels remain of a layout."""
+        fixed, parts = self.channels.parts(layout)
+        numbers = sorted({width for width, _ in parts})
+        spec: Spec = (
+            fixed,
+            tuple(
+                (
+                    self.channels.widths[w].sizes,
+                    self.channels.widths[w].times,
+                    tuple((s, each) for (own, s), each in sorted(parts.items()) if own == w),
+                )
+                for w in numbers
+            ),
+        )
+        return compute(channels_kept, Constant(spec), *(self.keeps[w] for w in numbers))
+
+    def _front(self, node: Node) -> Value:
+        """Channels of zeros that a padding puts first, or channels before those that a slice takes."""
+        layouts, front = self.channels.layouts, node.attributes.get("front", 0)
+        return self._count(layouts[node.inputs[0] if node.kind == "slice" else node.name][:front])
+
+    # ---- slots ------------------------------------------------------------------------------------------------------
+
+    def _slot(self, node: Node, waiting: Sequence[str]) -> None:
+        own = self.written[node.name]
+        when = self._when(self.around[node.name])
+        add = partial(self.make.slot, node.name, when=when, prefix=node.name)
+        if node.kind == "input":
+            self.make.slot(node.name, read_input, node.channels, Constant(node.size), own.bits, prefix=node.name)
+            return
+        source = self.written[node.inputs[0]]
+        if node.kind == "flatten":
+            add(same, Constant(_read(node.inputs[0])), own.channels, own.bits)
+            return
+        held = self._held(waiting)
+        template = Constant(_template(node, self.graph))
+        if node.kind in PRODUCTS:
+            add(product, template, source.channels, own.channels, *self._layer(node, when), held)
+        elif node.kind == "add" and node.name in self.present:
+            branch = next(b for b in self.branches if b.addition == node.name)
+            alone = Constant(_alone(node, self.graph, branch))
+            kept = self.written[branch.kept]
+            add(addition, template, alone, own.channels, kept.bits, own.bits, held, self.present[node.name])
+        elif node.kind == "concat":
+            add(step, template, own.channels, own.channels, 0, source.bits, own.bits, held)
+        else:
+            bits = compute(max, *(self.written[i].bits for i in node.inputs)) if node.kind == "add" else source.bits
+            add(step, template, source.channels, own.channels, self._front(node), bits, own.bits, held)
+
+    def _layer(self, node: Node, when: Conditions) -> tuple[Value, ...]:
+        """Weight bits, bits read and written, sparsity, and the factors of a layer with weights."""
+        source, own = self.written[node.inputs[0]], self.written[node.name]
+        edge, groups = node.name in self.edges, node.attributes.get("groups", 1)
+        ranked = not edge and node.kind != "deconv" and groups == 1
+        layer = self.make.layer(node.name, when, ranked=ranked, dense=groups > 1, edge=edge)
+        if not ranked and self.make.joint.rank != (1.0,):
+            reason = "the first and last layers stay whole" if edge else "layers with groups, and transposed ones, do"
+            self.left.setdefault(f"{node.name}.rank", f"its rank stays full: {reason}")
+        size = node.kernel_size
+        form: Value = Constant("channel")
+        attributes = node.attributes
+        if reads(layer.rank) and min(size) > 1 and attributes["stride"] == 1 and attributes["margin"] == -1:
+            thin = self.make.where(when, layer.rank, lambda ratio: bool(ratio < 1))
+            form = self.make.choose(f"{node.name}.form", ("channel", "spatial"), thin, ordinal=False)
+        factors = compute(_factors, source.channels, own.channels, layer.rank, Constant(size), form)
+        if self._combinations(factors) <= MOST_COMBINATIONS:
+            self.make.alias([layer.rank, form], factors)
+        return (layer.weight_bits, source.bits, own.bits, layer.sparsity, factors)
+
+    def _held(self, waiting: Sequence[str]) -> Value:
+        """Bytes of the tensors that wait while a node runs; of all beyond `MOST_COMBINATIONS` at their largest."""
+        sizes: list[tuple[int, int]] = []
+        arguments: list[Value] = []
+        for name in waiting:
+            own = [self.written[name].channels, self.written[name].bits]
+            if self._combinations(*arguments, *own) > MOST_COMBINATIONS:
+                own = [Constant(self.graph[name].channels), Constant(32)]
+            sizes.append(self.graph[name].size)
+            arguments += own
+        return compute(waiting_bytes, Constant(tuple(sizes)), *arguments)
+
+    def _combinations(self, *values: Value) -> int:
+        count = 1
+        for name in reads(*values):
+            count *= len(self.make.options(Choice(name)))
+        return count
+
+
+def _factors(cin: int, cout: int, ratio: float, kernel: tuple[int, int], form: Form) -> tuple[int, Form]:
+    """The rank and the form of a layer's factors; a rank of 0 in the first form where it stays whole."""
+    rank = rank_of(cin, cout, ratio, taps_of(kernel, form))
+    return rank, form if rank else "channel"
+
+
+def _distinct(sizes: tuple[int, ...], times: int, shares: Sequence[float]) -> tuple[float, ...]:
+    """The shares that keep different numbers of channels; of equal ones the largest."""
+    found = {kept_bundles(sizes, times, share): share for share in sorted(shares)}
+    return tuple(sorted(found.values()))
+
+
+def _edges(graph: Graph) -> set[str]:
+    """The layers with weights before which, and those behind which, there is none."""
+    edges, depth = set(), {graph.input.name: False}
+    for node in graph.nodes[1:]:
+        behind = any(depth[name] for name in node.inputs)
+        if node.kind in PRODUCTS and not behind:
+            edges.add(node.name)
+        depth[node.name] = behind or node.kind in PRODUCTS
+    reaches = {graph.output.name}
+    for node in reversed(graph.nodes):
+        if node.name in reaches:
+            if node.kind in PRODUCTS:
+                edges.add(node.name)
+            else:
+                reaches.update(node.inputs)
+    return edges
+
+
+def _waiting(graph: Graph) -> dict[str, list[str]]:
+    """Of each node, the tensors that later ones read and that it neither reads nor writes."""
+    last: dict[str, int] = {}
+    for i, node in enumerate(graph.nodes):
+        for name in node.inputs:
+            last[name] = i
+    result: dict[str, list[str]] = {}
+    for i, node in enumerate(graph.nodes):
+        earlier = graph.nodes[1:i]
+        result[node.name] = [n.name for n in earlier if last.get(n.name, -1) > i and n.name not in node.inputs]
+    return result
+
+
+def _read(name: str) -> str:
+    return INPUT if name == "input" else name
+
+
+def _template(node: Node, graph: Graph) -> Operator:
+    """The operator of a node with everything that is not decided."""
+    fields = {k: v for k, v in node.attributes.items() if k not in ("epsilon",)}
+    source = graph[node.inputs[0]]
+    affine: Any = "norm" if node.normalised else "bias" if "bias" in node.parameters else "none"
+    in_size = source.size
+    if node.kind == "linear" and len(node.shape) == 1:
+        in_size = (1, 1)
+    cin, cout = source.channels, node.channels
+    if node.kind == "concat":
+        cin = cout
+    if node.kind == "call":
+        cin, in_size = _boxed(source.shape)
+        cout, out_size = _boxed(node.shape)
+        return Operator("call", cin, cout, in_size, out_size, inputs=tuple(map(_read, node.inputs)), **fields)
+    kind: Any = node.kind
+    inputs = tuple(map(_read, node.inputs))
+    return Operator(kind, cin, cout, in_size, node.size, affine=affine, inputs=inputs, **fields)
+
+
+def _boxed(shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
+    """Channels and size of any tensor, so that their product is the number of its values."""
+    match shape:
+        case (int(channels), int(height), int(width)):
+            return channels, (height, width)
+        case (int(tokens), int(features)):
+            return features, (tokens, 1)
+    return shape[0], (1, 1)
+
+
+def _alone(node: Node, graph: Graph, branch: Branch) -> Operator:
+    """What is left of an addition without its branch: its activation, unless what it reads has been through it."""
+    activation = node.attributes.get("activation", "none")
+    if activation in ("relu", "relu6") and _is_through(graph[branch.kept], graph, activation):
+        activation = "none"
+    return Operator(
+        "activate", node.channels, node.channels, node.size, node.size, activation=activation,
+        inputs=(_read(branch.kept),),
+    )  # fmt: skip
+
+
+def _is_through(node: Node, graph: Graph, activation: str) -> bool:
+    """Whether a tensor has been through a clipping, and since then was only moved."""
+    while node.kind in ("pad", "slice", "shuffle", "pool", "flatten"):
+        node = graph[node.inputs[0]]
+    return node.attributes.get("activation") == activation

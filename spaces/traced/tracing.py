@@ -1,0 +1,84 @@
+"""Reads what a torch module computes: `torch.export` writes it down in ATen operations, and these become a `Graph`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.spaces.errors import InvalidSpaceError
+from hwnas.spaces.traced.aten import Reader
+from hwnas.spaces.traced.fusing import fused
+from hwnas.spaces.traced.graph import Graph
+
+BATCHES = (211, 223)
+"""Batch sizes to trace with: primes, so that a dimension that is a multiple of one is that of the batch."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a model computes and what it has learnt.
+
+    Attributes:
+        graph: Its steps.
+        state: The tensors that the graph's parameters name.
+    """
+
+    graph: Graph
+    state: Mapping[str, Tensor]
+
+
+def trace(module: nn.Module, example: Tensor) -> Traced:
+    """The module in evaluation mode as a graph.
+
+    Args:
+        module: Reads images (n, channels, height, width), and returns one tensor.
+        example: Such images; only their shape matters.
+
+    Raises:
+        InvalidSpaceError: `torch.export` cannot follow the module, or it reads or returns something else; says what.
+    """
+    if example.ndim != 4:
+        raise InvalidSpaceError(f"a model must read images (n, channels, height, width), not {tuple(example.shape)}")
+    modes = {name: m.training for name, m in module.named_modules()}
+    module.eval()
+    try:
+        return _trace(module, tuple(example.shape[1:]))
+    finally:
+        for name, m in module.named_modules():
+            m.training = modes[name]
+
+
+def _trace(module: nn.Module, shape: tuple[int, ...]) -> Traced:
+    batch = next(b for b in BATCHES if not any(side % b == 0 for side in shape))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of its own code
+            program = torch.export.export(module, (torch.empty(batch, *shape),)).run_decompositions({})
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidSpaceError(
+            f"torch.export cannot follow {type(module).__name__}: {reason}; the model must compute the same steps for "
+            "all images, without branches that depend on their values"
+        ) from error
+    reader = Reader(_tensors(program), batch)
+    graph = fused(reader.read(program.graph))
+    used = {name for node in graph for name in node.parameters.values()}
+    return Traced(graph, {name: t.detach().clone() for name, t in reader.state.items() if name in used})
+
+
+def _tensors(program: Any) -> dict[str, tuple[str, Tensor]]:
+    """The name in the module's state, and the value, of each placeholder that holds a parameter or constant."""
+    signature = program.graph_signature
+    names = signature.inputs_to_parameters | signature.inputs_to_buffers
+    found = {}
+    for placeholder, name in names.items():
+        tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
+        found[placeholder] = (name, tensor)
+    for placeholder, name in signature.inputs_to_lifted_tensor_constants.items():
+        found[placeholder] = (name, program.constants[name])
+    return found

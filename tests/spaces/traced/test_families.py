@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from hwnas.spaces.calibration import recalibrate
+from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.onnx_graph import snap_biases, to_onnx
+from hwnas.spaces.traced.graph import PRODUCTS
+from hwnas.spaces.traced.model import TracedModel, trace_model
+from hwnas.spaces.traced.space import TracedSpace
+from hwnas.spaces.traced.weights import Evidence, compressed
+from tests.spaces.traced.models import CLASSES, MODELS, SHAPE, settled
+
+JOINT = {
+    "weight_bits": [4, 8, 32], "act_bits": [8, 32], "edge_bits": [8, 32], "keep": [0.5, 0.75, 1.0], "rank": [0.5, 1.0],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def family(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, TracedModel, TracedSpace]:
+    module = settled(MODELS[request.param]())
+    model = trace_model(module, torch.zeros(1, *SHAPE))
+    return module, model, model.space(JOINT)
+
+
+def images(n: int) -> torch.Tensor:
+    return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def evidence(space: TracedSpace) -> Evidence:
+    rng = np.random.default_rng(0)
+    return Evidence({bundle: float(rng.random()) for bundle in space.channels.segment_of})
+
+
+def test_the_traced_network_computes_what_the_module_computes(family) -> None:
+    module, model, _ = family
+    for n in (1, 5):
+        with torch.no_grad():
+            torch.testing.assert_close(model.network(images(n)), module(images(n)), rtol=1e-4, atol=1e-4)
+
+
+def test_counts_are_those_of_the_module(family) -> None:
+    module, _, space = family
+    work = space.workload(space.reference())
+    assert work.params == sum(p.numel() for p in module.parameters())
+
+
+def test_every_layer_with_weights_is_decided_or_named(family) -> None:
+    _, _, space = family
+    for node in space.graph:
+        if node.kind in PRODUCTS:
+            assert f"{node.name}.weight_bits" in space.options
+            decided = any(node.name in width.writers for width in space.channels.widths)
+            assert decided or space.left[node.name]
+            assert f"{node.name}.rank" in space.options or space.left[f"{node.name}.rank"]
+
+
+def test_candidates_are_built_with_the_models_weights_and_agree_with_their_workload(family) -> None:
+    _, model, space = family
+    for row in space.sample(np.random.default_rng(0), 8):
+        candidate = space.decode(row)
+        network = compressed(space, candidate, model.state, evidence(space))
+        recalibrate(network, [images(8)])
+        with torch.no_grad():
+            assert network(images(3)).shape == (3, CLASSES)
+        assert sum(p.numel() for p in network.parameters()) == space.workload(candidate).params
+
+
+def test_removed_channels_are_as_good_as_channels_of_zeros(family) -> None:
+    """The network cut is the module whose removed filters, scales and shifts are zeros."""
+    _, model, space = family
+    keep = {name: options[0] for name, options in space.options.items() if name.endswith(".keep")}
+    if not keep:
+        pytest.skip("nothing of it can be cut")
+    known = evidence(space)
+    candidate = dict(space.reference()) | keep
+    network = compressed(space, candidate, model.state, known)
+    assert space.workload(candidate).macs < space.workload(space.reference()).macs
+    masked = TracedModel(model.graph, _masked(space, model, candidate, known))
+    with torch.no_grad():
+        torch.testing.assert_close(network(images(3)), masked.network(images(3)), rtol=1e-3, atol=1e-3)
+
+
+def _masked(space, model, candidate, known) -> dict[str, torch.Tensor]:
+    from hwnas.spaces.traced.weights import kept_channels
+
+    kept = kept_channels(space.channels, {**space.fixed, **candidate}, known.importance)
+    state = {name: tensor.clone() for name, tensor in model.state.items()}
+    for node in space.graph:
+        gone = [
+            i
+            for i, b in enumerate(space.channels.layouts[node.name])
+            if b in space.channels.segment_of and b not in kept
+        ]
+        if not gone:
+            continue
+        for role in ("bias", "norm.weight", "norm.bias"):
+            if role in node.parameters:
+                state[node.parameters[role]][gone] = 0.0
+        if node.kind == "deconv":
+            state[node.parameters["weight"]][:, gone] = 0.0
+        elif node.kind in PRODUCTS:
+            state[node.parameters["weight"]][gone] = 0.0
+    return state
+
+
+def test_the_file_computes_what_the_network_computes(family, tmp_path) -> None:
+    _, model, space = family
+    bits = {name: 8 for name in space.options if name.endswith("_bits")}
+    for name, candidate in {"float": space.reference(), "integer": dict(space.reference()) | bits}.items():
+        network = compressed(space, candidate, model.state, evidence(space))
+        recalibrate(network, [images(16)])
+        snap_biases(network)
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(to_onnx(network).SerializeToString())
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (actual,) = session.run(None, {"input": images(3).numpy()})
+        with torch.no_grad():
+            expected = network(images(3)).numpy()
+        tolerance = 1e-4 if name == "float" else 0.1
+        assert np.abs(actual - expected).max() <= tolerance * max(1.0, np.abs(expected).std())
+
+
+def test_the_space_is_rebuilt_from_plain_data(family) -> None:
+    _, _, space = family
+    again = space_from_spec(space.spec)
+    rows = space.sample(np.random.default_rng(3), 4)
+    assert [again.workload_of_row(r) for r in rows] == [space.workload_of_row(r) for r in rows]
