@@ -35,11 +35,18 @@ class SpaceConfig(BaseModel):
     """Where to search: the arguments of `load_space`, or the keys of a space's own file.
 
     The image size and the number of classes come from the data.
+
+    Or a trained model, from which to take away: ``model`` is a function that makes a torch module, as
+    ``package.module:function``, called with ``options``; ``weights`` a safetensors file with the module's state, where
+    the function does not load it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = "mbconv"
+    model: str | None = None
+    weights: str | None = None
+    options: dict[str, Any] = {}
     joint: Any = JOINT
     narrow: dict[str, list[Any]] = {}
 
@@ -52,8 +59,15 @@ class SpaceConfig(BaseModel):
             raise ValueError(str(error)) from error
         return joint if isinstance(joint, dict) else tuple(joint)
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What `space_from_spec` makes a space of that is no trained model's, beside the data's shapes."""
+        return self.model_dump(mode="json", exclude={"model", "weights", "options"})
+
     def resolved(self) -> SpaceConfig:
         """With the keys of the file that it names, if it names one; what is said here wins."""
+        if self.model is not None:
+            return self
         given = {key: getattr(self, key) for key in self.model_fields_set - {"name"}}
         return type(self).model_validate(with_settings(named_space(self.name), given))
 
@@ -67,6 +81,30 @@ class DataConfig(_Section):
     test: float = Field(default=0.25, gt=0, lt=1)
     image_size: PositiveInt | None = None
     limit: PositiveInt | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
+
+
+class TeacherConfig(_Section):
+    """A trained model to distil from: see `SpaceConfig`."""
+
+    model: str
+    weights: str | None = None
+    options: dict[str, Any] = {}
+
+
+class CompressionConfig(_Section):
+    """How what is taken away from a trained model is chosen, and how candidates are judged.
+
+    ``criterion`` says which channels go first: ``taylor``, ``l1`` or ``geometric_median``. ``images`` are looked at to
+    find that, what layers read, and how each single change alters the model's answers. Of ``proposals`` of the
+    controller, judged by these, the best is fine-tuned. All learn from ``teacher``, too, by default from the model.
+    """
+
+    criterion: Literal["taylor", "l1", "geometric_median"] = "taylor"
+    images: PositiveInt = Field(default=1024, ge=16)
+    proposals: PositiveInt = 1000
+    teacher: TeacherConfig | None = None
 
 
 class DeviceConfig(_Section):
@@ -139,7 +177,8 @@ class EvaluatorConfig(_Section):
     """How candidates are evaluated.
 
     By training them from scratch (``train``), from shared weights on (``fine_tune``), or with these alone (``shared``).
-    ``weights`` is a supernet's checkpoint; that of the run's own supernet by default.
+    ``weights`` is a supernet's checkpoint; that of the run's own supernet by default. Candidates of a trained model are
+    fine-tuned from what they keep of it.
     """
 
     name: Literal["train", "fine_tune", "shared"] = "train"
@@ -193,6 +232,7 @@ class SearchConfig(_Section):
     controller: ControllerConfig = ControllerConfig()
     supernet: SupernetConfig | None = None
     evaluator: EvaluatorConfig = EvaluatorConfig()
+    compression: CompressionConfig = CompressionConfig()
     training: Recipe = Recipe()
     search: SearchBudget = SearchBudget()
     final: FinalConfig = FinalConfig()
@@ -200,6 +240,12 @@ class SearchConfig(_Section):
 
     @model_validator(mode="after")
     def _weights_to_share(self) -> SearchConfig:
+        if self.space.model is not None:
+            if self.supernet is not None or self.evaluator != EvaluatorConfig():
+                raise ValueError("candidates of a trained model are fine-tuned; leave out evaluator and supernet")
+            return self
+        if self.compression != CompressionConfig():
+            raise ValueError("compression is of a trained model; give space.model, or leave it out")
         if self.evaluator.name != "train" and self.supernet is None and self.evaluator.weights is None:
             raise ValueError(f"evaluator {self.evaluator.name} needs weights, or a supernet section to train them")
         return self

@@ -6,7 +6,7 @@ of the other images validate. Both splits keep the share of each class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,8 @@ def load_dataset(
     limit: int | None = None,
     test_path: str | None = None,
     seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Dataset:
     """Reads images, and splits off the parts that the source does not have.
 
@@ -96,6 +98,8 @@ def load_dataset(
             stay whole.
         test_path: A second Parquet file, with the test images.
         seed: Chooses the validation images.
+        mean, std: Per channel, to normalise images by, such as those that a trained model was trained with; by default
+            those of the training images.
 
     Raises:
         UnknownNameError: ``name`` is neither ``digits`` nor a path that exists.
@@ -122,7 +126,14 @@ def load_dataset(
     pixels = decode([image for part in order for image in part.images], image_size)
     images = torch.split(torch.from_numpy(pixels), [len(part) for part in order])
     train, held, tested = (Split(i, torch.from_numpy(p.labels)) for i, p in zip(images, order, strict=True))
-    return Dataset(name, classes, train, held, tested, *_mean_and_std(pixels[: len(train)]))
+    found = _mean_and_std(pixels[: len(train)])
+    given = [own if values is None else tuple(values) for values, own in zip((mean, std), found, strict=True)]
+    for values in given:
+        if len(values) != pixels.shape[1]:
+            raise ValueError(
+                f"mean and std must have {pixels.shape[1]} values for images of so many channels: {values}"
+            )
+    return Dataset(name, classes, train, held, tested, *given)
 
 
 def batches(split: Split, batch_size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hwnas.search.config import SupernetConfig
+from hwnas.search.controllers.controller import Controller, make_controller
+from hwnas.search.controllers.screened import Screened
 from hwnas.search.evaluators.base import Evaluator
 from hwnas.search.evaluators.fine_tune import FineTuningEvaluator
 from hwnas.search.evaluators.shared import SharedWeights, SharedWeightsEvaluator
@@ -19,6 +21,7 @@ from hwnas.search.run_folder import Run
 from hwnas.search.supernet.checkpoint import read_logits, read_weights
 from hwnas.search.supernet.cost_terms import CostTerm
 from hwnas.search.supernet.task import SupernetTask, terms_of, train_supernet
+from hwnas.search.training import Recipe
 
 if TYPE_CHECKING:
     from hwnas.search.supernet.training import EpochReport
@@ -61,7 +64,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def controller_options(run: Run) -> dict[str, Any]:
+def _controller_options(run: Run) -> dict[str, Any]:
     """Those of the configuration; architecture parameters are those of the run's supernet, if it has one."""
     options, config = dict(run.config.controller.options), run.config.supernet
     if run.config.controller.name == "gumbel" and config is not None and "logits" not in options:
@@ -75,12 +78,33 @@ def _terms(run: Run, config: SupernetConfig) -> tuple[CostTerm, ...]:
     return terms_of(run.wanted, run.space, hinge=config.loss == "hinge")
 
 
-def evaluator_of(run: Run) -> Evaluator:
-    """What the configuration names."""
+def controller_of(run: Run) -> Controller:
+    """Who proposes the run's candidates; of a trained model, those that look best of many."""
+    name, seed, options = run.config.controller.name, run.config.search.seed, _controller_options(run)
+    if run.original is None:
+        return make_controller(name, run.space, run.wanted, seed, **options)
+    from hwnas.search.compression.preparation import proxy_of
+
+    proposals = run.config.compression.proposals
+    return Screened(run.space, run.wanted, seed, proxy=proxy_of(run), name=name, options=options, proposals=proposals)
+
+
+def evaluator_of(run: Run, recipe: Recipe | None = None) -> Evaluator:
+    """What the configuration names, with its recipe or another one.
+
+    With another, it is for what is trained in full: from scratch where trials are judged by shared weights.
+    """
     config, spec = run.config.evaluator, run.space.spec
     on_gpu = "gpu" in run.config.search.resources
-    if config.name == "train":
-        return TrainingEvaluator(spec, run.dataset, run.config.training, on_gpu=on_gpu)
+    if run.original is not None:
+        from hwnas.search.compression.preparation import trained_weights
+
+        own = trained_weights(run)
+        return FineTuningEvaluator(
+            spec, run.dataset, recipe or run.config.training, own, on_gpu=on_gpu, teacher=run.teacher
+        )
+    if config.name == "train" or recipe is not None:
+        return TrainingEvaluator(spec, run.dataset, recipe or run.config.training, on_gpu=on_gpu)
     path = Path(config.weights) if config.weights else run.supernet_path
     weights = SharedWeights(spec, read_weights(path))
     if config.name == "shared":

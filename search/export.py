@@ -77,14 +77,15 @@ def export_network(
 ) -> Agreement:
     """Writes the network to ``path`` and checks the file; a file that fails the check is not left there.
 
-    The file's metadata hold the candidate, the space, the classes, and how images are normalised.
+    The file's metadata hold the candidate, the space (but for a traced model's graph), the classes, and how images are
+    normalised.
 
     Raises:
         ExportError: The file computes something else, or an integer layer does not run in integers.
     """
     metadata = {
         "candidate": candidate.to_json(),
-        "space": json.dumps(space.spec),
+        "space": json.dumps({key: value for key, value in space.spec.items() if key != "graph"}),
         "classes": json.dumps(dataset.classes),
         "normalisation": json.dumps({"scale": 1 / 255, "mean": dataset.mean, "std": dataset.std}),
     }

@@ -52,9 +52,14 @@ def train_final(
         return float("nan"), b""
     network = trainer.calibrated().cpu()
     snap_biases(network)
+    return accuracy(network, dataset, dataset.validation), weights_file(network, candidate)
+
+
+def weights_file(network: Network, candidate: Candidate) -> bytes:
+    """The safetensors file of a trained network."""
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-    weights = save(tensors, metadata={"candidate": candidate.to_json()})
-    return accuracy(network, dataset, dataset.validation), weights
+    file: bytes = save(tensors, metadata={"candidate": candidate.to_json()})
+    return file
 
 
 def load_network(space: Space, candidate: Candidate, path: Path) -> Network:

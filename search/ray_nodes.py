@@ -41,6 +41,15 @@ def threads_of(resources: Mapping[str, float]) -> int:
     return max(1, int(resources.get("cpu", 1)))
 
 
+def shared_out(resources: Mapping[str, float], tasks: int) -> Mapping[str, float]:
+    """What each of several tasks takes where there is one node and they are fewer than its cores: its part of these."""
+    nodes = alive_nodes()
+    if len(nodes) != 1 or not tasks or "gpu" in resources:
+        return resources
+    part = float(int(nodes[0]["Resources"].get("CPU", 0)) // tasks)
+    return {**resources, "cpu": max(part, resources.get("cpu", 1.0))}
+
+
 def check_resources(resources: Mapping[str, float], taken: Sequence[str] = (), *, at_once: int = 1) -> None:
     """Raises `UnavailableError` where the nodes, and those that an autoscaler may add, can never fulfil them.
 

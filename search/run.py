@@ -15,13 +15,12 @@ from hwnas.latency_tables.machine import same_machine
 from hwnas.latency_tables.profiler import Plan
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.registration import check, covers, register
+from hwnas.search.compression.preparation import ensure_knowledge
 from hwnas.search.conclusion import conclude
 from hwnas.search.config import SearchConfig, load_config
-from hwnas.search.controllers.controller import make_controller
 from hwnas.search.device_node import check_address
-from hwnas.search.evaluation import controller_options, ensure_supernet, evaluator_of
-from hwnas.search.evaluators.train import TrainingEvaluator
-from hwnas.search.finals import Final, train_final
+from hwnas.search.evaluation import controller_of, ensure_supernet, evaluator_of
+from hwnas.search.finals import Final, train_final, weights_file
 from hwnas.search.focus import PARENTS, can_focus, focus_after, focus_before
 from hwnas.search.ledger import Trial
 from hwnas.search.objective import Objective
@@ -100,6 +99,7 @@ def finish_run(run: Run, observer: Observer, address: str | None = None) -> RunR
     workers = max(budget.workers, run.config.supernet.workers if run.config.supernet is not None else 1)
     with cluster(math.ceil(workers * budget.resources["cpu"]), address):
         check_nodes(run.measured_on)
+        ensure_knowledge(run, observer)
         ensure_supernet(run, observer)
         observer.stage("Search")
         search(run, observer)
@@ -200,9 +200,7 @@ def search(run: Run, observer: Observer) -> None:
     from hwnas.search.ray_measuring import measuring
 
     budget = run.config.search
-    controller = make_controller(
-        run.config.controller.name, run.space, run.wanted, budget.seed, **controller_options(run)
-    )
+    controller = controller_of(run)
     evaluator = evaluator_of(run)
     state = run.folder / "controller.json"
     session = SearchSession(
@@ -304,14 +302,14 @@ def _train(
 ) -> list[float]:
     """Validation accuracy of each candidate; its weights are written into the folder of every run that wants it."""
     from hwnas.search.ray_map import map_parallel
+    from hwnas.search.ray_nodes import shared_out
 
     first = runs[0]
     final, search_budget = first.config.final, first.config.search
     recipe = first.config.training.model_copy(update={"epochs": final.epochs, "images": final.images})
-    evaluator = TrainingEvaluator(first.space.spec, first.dataset, recipe, on_gpu="gpu" in search_budget.resources)
+    evaluator = evaluator_of(first, recipe)
     observer.progress(f"training {len(candidates)} networks for {recipe.epochs} epochs", 0.0)
     paths = {c: [r.weights_path(c) for r, own in zip(runs, wanted, strict=True) if c in own] for c in candidates}
-    known = [next((p.read_bytes() for p in paths[c] if p.exists()), None) for c in candidates]
 
     def keep(i: int, result: tuple[float, bytes]) -> None:
         if weights := result[1]:
@@ -319,6 +317,11 @@ def _train(
                 if not path.exists():
                     write_bytes(path, weights)
 
+    if first.original is not None:
+        whole = first.space.reference()
+        keep(candidates.index(whole), (0.0, weights_file(first.original.network, whole)))
+    known = [next((p.read_bytes() for p in paths[c] if p.exists()), None) for c in candidates]
+    resources = shared_out(search_budget.resources, known.count(None))
     arguments = [(c.to_json(), search_budget.seed, weights) for c, weights in zip(candidates, known, strict=True)]
-    results = map_parallel(train_final, evaluator, arguments, search_budget.resources, keep)
+    results = map_parallel(train_final, evaluator, arguments, resources, keep)
     return [accuracy for accuracy, _ in results]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from hwnas.latency_tables.device import Device, list_devices, load_device
 from hwnas.latency_tables.steadiness import Steadiness
 from hwnas.predictors.cost import CostModel
 from hwnas.predictors.several import CostsInPlaces
-from hwnas.search.config import SearchConfig, load_config
+from hwnas.search.config import SearchConfig, SpaceConfig, TeacherConfig, load_config
 from hwnas.search.controllers.controller import controller_class
 from hwnas.search.datasets import Dataset, load_dataset
 from hwnas.search.goal import FORMS, Floats, Goal
@@ -28,6 +29,9 @@ from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.files import replacing, write_yaml
 from hwnas.spaces.space import Space
+
+if TYPE_CHECKING:
+    from hwnas.spaces.traced.model import TracedModel
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,12 @@ class Run:
         if (folder / "device").exists():
             raise InvalidFileError(f"{folder} holds a run already; continue it with '{run.resume_command}'")
         controller_class(config.controller.name, config.controller.options)
-        _ = run.space
+        _ = run.space, run.teacher
         with held(folder):
             shutil.rmtree(folder / "also", ignore_errors=True)
+            for name, model in (("original", run.original), ("teacher", run.teacher)):
+                if model is not None and (name == "original" or model is not run.original):
+                    model.save(folder, name)
             for each in run.all:
                 write_yaml(each.folder / "config.yaml", each.config.model_dump(mode="json"))
         return run
@@ -111,6 +118,8 @@ class Run:
             limit=data.limit,
             test_path=data.test_path,
             seed=self.config.search.seed,
+            mean=data.mean,
+            std=data.std,
         )
 
     @cached_property
@@ -118,8 +127,34 @@ class Run:
         """The space, for the data's images and classes."""
         if self.outer is not None:
             return self.outer.space
+        if self.original is not None:
+            return self.original.space(self.config.space.joint, self.config.space.narrow)
         data = {"input_shape": list(self.dataset.input_shape), "num_classes": self.dataset.num_classes}
-        return space_from_spec(self.config.space.model_dump(mode="json") | data)
+        return space_from_spec(self.config.space.spec | data)
+
+    @cached_property
+    def original(self) -> TracedModel | None:
+        """The trained model whose compression is searched, as it was when the run began; None where there is none."""
+        if self.outer is not None:
+            return self.outer.original
+        return self._model("original", self.config.space)
+
+    @cached_property
+    def teacher(self) -> TracedModel | None:
+        """What candidates are distilled from."""
+        given = (self.outer or self).config.compression.teacher
+        return self.original if given is None else self._model("teacher", given)
+
+    def _model(self, name: str, given: SpaceConfig | TeacherConfig) -> TracedModel | None:
+        if given.model is None:
+            return None
+        from hwnas.spaces.traced.model import TracedModel, load_model
+
+        folder = (self.outer or self).folder
+        if TracedModel.is_in(folder, name):
+            return TracedModel.load(folder, name)
+        weights = Path(given.weights) if given.weights else None
+        return load_model(given.model, weights, self.dataset.input_shape, given.options)
 
     # ---- device and objective ---------------------------------------------------------------------------------------
 

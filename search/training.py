@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from hwnas.search.augmentation import augment
 from hwnas.search.datasets import Dataset, Split, batches
+from hwnas.search.distillation import distillation_loss
 from hwnas.spaces.calibration import recalibrate
 from hwnas.spaces.errors import DivergedError, UnavailableError
 from hwnas.spaces.network import Network
@@ -39,6 +40,8 @@ class Recipe(BaseModel):
         zoom: Largest random change of an image's side, as a share of it.
         images: Training images per epoch, another random part each time; all of them by default.
         average: Decay per step of an exponential moving average of the weights, which is what is evaluated; 0 for none.
+        distillation: Share of the loss that comes from the answers of a teacher, where there is one.
+        temperature: At which its answers are learnt.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +59,8 @@ class Recipe(BaseModel):
     zoom: float = Field(default=0.0, ge=0, lt=1)
     images: PositiveInt | None = None
     average: float = Field(default=0.0, ge=0, lt=1)
+    distillation: float = Field(default=0.9, ge=0, le=1)
+    temperature: PositiveFloat = 4.0
 
 
 def training_device(on_gpu: bool) -> torch.device:
@@ -75,18 +80,28 @@ def training_device(on_gpu: bool) -> torch.device:
 class Trainer:
     """Trains one network epoch by epoch, channels last in memory: 1.6 times as fast on x86 CPUs.
 
-
     Args:
         network: Trained in place.
         dataset: Its ``train`` split is learnt; the others are only ever evaluated.
         recipe: How.
         seed: Of the order of images and of their augmentation.
         on_gpu: Whether on a GPU; the network stays there.
+        teacher: In evaluation mode, from images to logits: what to distil from.
     """
 
-    def __init__(self, network: Network, dataset: Dataset, recipe: Recipe, seed: int, *, on_gpu: bool = False) -> None:
+    def __init__(
+        self,
+        network: Network,
+        dataset: Dataset,
+        recipe: Recipe,
+        seed: int,
+        *,
+        on_gpu: bool = False,
+        teacher: nn.Module | None = None,
+    ) -> None:
         self.network = network
         self.device = training_device(on_gpu)
+        self.teacher = None if teacher is None or not recipe.distillation else teacher.to(self.device)
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dataset = dataset
         self.recipe = recipe
@@ -117,7 +132,7 @@ class Trainer:
             rate = self._learning_rate()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss = functional.cross_entropy(self.network(x), labels, label_smoothing=recipe.label_smoothing)
+            loss = self._loss(x, labels)
             if not torch.isfinite(loss):
                 raise DivergedError(
                     f"the loss became {loss.item()} in epoch {self.epoch + 1}; lower training.learning_rate"
@@ -139,6 +154,16 @@ class Trainer:
         network = self.averaged or self.network
         calibrate(network, self.dataset, self.recipe.batch_size)
         return network.eval()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        recipe = self.recipe
+        logits = self.network(images)
+        own = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if self.teacher is None:
+            return own
+        with torch.no_grad():
+            taught = self.teacher(images)
+        return torch.lerp(own, distillation_loss(logits, taught, recipe.temperature), recipe.distillation)
 
     def _part(self) -> Split:
         split = self.dataset.train

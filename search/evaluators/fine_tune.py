@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hwnas.search.compression.knowledge import TrainedWeights
 from hwnas.search.evaluators.shared import SharedWeights
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.spaces.candidate import Candidate
@@ -20,16 +21,16 @@ class FineTuningEvaluator(TrainingEvaluator):
     """Trains each candidate from trained weights on.
 
     Attributes:
-        weights: Those of all networks of the space, or the state of one network, such as a reference that was trained
-            in float32: then candidates take what has the same name, channels cut where they have fewer, as HAQ (Wang et
-            al., CVPR 2019) fine-tunes one network at many precisions.
+        weights: Those of all networks of the space, a trained model's, or the state of one network, such as a reference
+            that was trained in float32: then candidates take what has the same name, channels cut where they have
+            fewer, as HAQ (Wang et al., CVPR 2019) fine-tunes one network at many precisions.
     """
 
-    weights: SharedWeights | Mapping[str, Tensor]
+    weights: SharedWeights | TrainedWeights | Mapping[str, Tensor]
 
     def network(self, candidate: Candidate) -> Network:
         """The candidate's network with its share of the weights."""
-        if isinstance(self.weights, SharedWeights):
+        if isinstance(self.weights, SharedWeights | TrainedWeights):
             return self.weights.extract(candidate)
         network = self.space.build(candidate)
         adopt(network, self.weights)

@@ -8,13 +8,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import nn
 
 from hwnas.search.datasets import Dataset
+from hwnas.search.distillation import teaching
 from hwnas.search.training import Recipe, Trainer, accuracy
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.network import Network
 from hwnas.spaces.space import Space
+from hwnas.spaces.traced.model import TracedModel
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class TrainingEvaluator:
         dataset: Trained on its ``train`` split, validated on its ``validation`` split.
         recipe: How to train.
         on_gpu: Whether on a GPU, which the trial must then take.
+        teacher: A trained model to distil from.
     """
 
     space_spec: Mapping[str, Any]
     dataset: Dataset
     recipe: Recipe
     on_gpu: bool = field(default=False, kw_only=True)
+    teacher: TracedModel | None = field(default=None, kw_only=True)
 
     @cached_property
     def space(self) -> Space:
@@ -50,7 +55,13 @@ class TrainingEvaluator:
     def trainer(self, candidate: Candidate, seed: int) -> Trainer:
         """Of the candidate's network, at its beginning."""
         torch.manual_seed(seed)
-        return Trainer(self.network(candidate), self.dataset, self.recipe, seed, on_gpu=self.on_gpu)
+        network = self.network(candidate)
+        return Trainer(network, self.dataset, self.recipe, seed, on_gpu=self.on_gpu, teacher=self._teacher)
+
+    @cached_property
+    def _teacher(self) -> nn.Module | None:
+        """Folded, once in each process."""
+        return None if self.teacher is None else teaching(self.teacher.network, on_gpu=self.on_gpu)
 
     def network(self, candidate: Candidate) -> Network:
         """The candidate's network as it begins: freshly initialised."""

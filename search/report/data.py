@@ -178,6 +178,27 @@ class FurtherNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class SensitivityPoint:
+    """What one change of a trained model does, without any training.
+
+    Attributes:
+        name: The layer or branch.
+        kind: Of the decision, such as ``keep``.
+        option: In words.
+        divergence: KL(whole ‖ changed) of the answers, in nats.
+        accuracy: A share, of the training images looked at.
+        chosen: Whether the chosen network has this option.
+    """
+
+    name: str
+    kind: str
+    option: str
+    divergence: float
+    accuracy: float
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """Everything that the page shows.
 
@@ -196,6 +217,8 @@ class ReportData:
         traded: What the charts trade against accuracy.
         further: Other networks that came of the same trainings.
         warnings: What the chosen network lacks, in words.
+        sensitivity: Of a trained model, what each single change does; nothing of other searches.
+        left: Of a trained model, what is left as it is, and why.
     """
 
     title: str
@@ -217,6 +240,8 @@ class ReportData:
     traded: Quantity = LATENCY
     further: list[FurtherNetwork] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    sensitivity: list[SensitivityPoint] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
 
     @property
     def knows_energy(self) -> bool:

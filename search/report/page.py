@@ -14,12 +14,15 @@ from hwnas.search.report import charts, layer_charts
 from hwnas.search.report import data as written
 from hwnas.search.report.data import ENERGY, ReportData
 from hwnas.search.report.headline import compare, outcome, tiles
+from hwnas.search.report.sensitivity_chart import sensitivity
 from hwnas.spaces.files import write_text
 
 CHARTS = ("chart-pareto", "chart-progress", "chart-latency", "chart-strategy", "chart-checks")
 """The ids of the charts, in the order of the page."""
 ENERGY_CHART = "chart-energy"
 """Where the device knows energy, there is one more."""
+SENSITIVITY_CHART = "chart-sensitivity"
+"""And where a trained model was compressed."""
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -76,6 +79,8 @@ def _charts(data: ReportData) -> dict[str, Markup | None]:
     named = dict(zip(CHARTS, figures, strict=True))
     if data.knows_energy:
         named[ENERGY_CHART] = layer_charts.layer_costs(*layers, ENERGY)
+    if data.sensitivity:
+        named[SENSITIVITY_CHART] = sensitivity(data.sensitivity)
     return {name: None if figure is None else Markup(_html_of(figure, name)) for name, figure in named.items()}
 
 

@@ -13,10 +13,21 @@ import numpy as np
 from hwnas.latency_tables.precisions import executes_on
 from hwnas.predictors.metrics import PredictionError
 from hwnas.predictors.registration import check
+from hwnas.search.compression.sensitivity import SENSITIVITY, Sensitivity, parts
 from hwnas.search.ledger import Trial
-from hwnas.search.report.data import ENERGY, LATENCY, CheckPoint, FurtherNetwork, LayerRow, ReportData, TrialPoint
+from hwnas.search.report.data import (
+    ENERGY,
+    LATENCY,
+    CheckPoint,
+    FurtherNetwork,
+    LayerRow,
+    ReportData,
+    SensitivityPoint,
+    TrialPoint,
+)
 from hwnas.search.run_folder import Run
 from hwnas.search.run_result import RunResult
+from hwnas.spaces.call_text import parse_call
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.operator import CLIPPING, Operator
 
@@ -90,7 +101,38 @@ def report_data(run: Run, result: RunResult) -> ReportData:
             if (own := part.result) is not None
         ],
         warnings=result.warnings,
+        sensitivity=sensitivity_points(run, result.candidates[0]),
+        left=getattr(run.space, "left", {}),
     )
+
+
+def sensitivity_points(run: Run, chosen: Mapping[str, Any]) -> list[SensitivityPoint]:
+    """What each change of the run's trained model does; nothing where it has none."""
+    path = (run.outer or run).folder / SENSITIVITY
+    if run.original is None or not path.exists():
+        return []
+    effects = Sensitivity.load(path).effects
+    row = run.space.encode(chosen)
+    active = run.space.active(row[None])[0]
+    points = []
+    for part in parts(run.space):
+        for change in part.changes():
+            if change in effects:
+                options = dict(change)
+                name = part.decisions[0].removesuffix(f".{part.kind}")
+                own = all(chosen.get(key) == option for key, option in options.items())
+                own = own and bool(active[run.space.column(part.decisions[0])])
+                effect = effects[change]
+                words = ", ".join(map(option_in_words, options.values()))
+                points.append(SensitivityPoint(name, part.kind, words, effect.divergence, effect.accuracy, own))
+    return points
+
+
+def option_in_words(option: Any) -> str:
+    """Such as "50 %" of a share, "8" of bits, or "dropped" of a branch that is not there."""
+    if isinstance(option, bool):
+        return "there" if option else "dropped"
+    return f"{option:.0%}" if isinstance(option, float) else str(option)
 
 
 def layer_rows(run: Run, candidate: Mapping[str, Any], drift: float = 1.0) -> list[LayerRow]:
@@ -144,15 +186,20 @@ def kind_in_words(o: Operator) -> str:
     name: str = "depthwise" if o.depthwise else o.kind
     if o.kind == "hadamard":
         name = "Hadamard transform"
+    elif o.kind == "deconv":
+        name = "transposed conv"
+    elif o.kind == "call":
+        name = ", ".join(parse_call(o.call).names)
     elif o.kind == "activate":
         parts = ["normalisation"] * (o.affine == "norm") + [o.activation] * (o.activation != "none")
         name = " and ".join(parts) or "nothing"
-    window = o.kind == "conv" or (o.kind == "pool" and o.kernel > 1)
+    window = o.kind in ("conv", "deconv") or (o.kind == "pool" and o.taps > 1)
     words = [
         name,
-        f"{o.kernel}×{o.kernel}" * window,
+        "×".join(map(str, o.kernel_size)) * window,
         f"/{o.stride}" * (o.stride > 1),
         f"dilated {o.dilation}" * (o.dilation > 1),
+        f"padded by {o.margin}" * (o.margin >= 0),
         f"in {o.groups} groups" * (o.groups > 1 and not o.depthwise),
         _sparsity(o),
         f"with {o.activation}" * (bool(o.weights) and o.activation not in CLIPPING),

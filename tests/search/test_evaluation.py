@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from hwnas.search.config import SearchConfig, parse_config
-from hwnas.search.controllers.controller import make_controller
-from hwnas.search.evaluation import controller_options, ensure_supernet, evaluator_of
+from hwnas.search.evaluation import controller_of, ensure_supernet, evaluator_of
 from hwnas.search.evaluators.fine_tune import FineTuningEvaluator
 from hwnas.search.evaluators.shared import SharedWeights
 from hwnas.search.observer import Observer
@@ -70,7 +69,7 @@ def test_its_weights_evaluate_candidates_and_its_parameters_propose_them(run: Ru
     calibrate(network, run.dataset, 32)
     by_hand = accuracy(network, run.dataset, run.dataset.validation)
     assert evaluator.start(run.space.reference(), 0).step() == by_hand
-    controller = make_controller("gumbel", run.space, run.objective, 0, **controller_options(run))
+    controller = controller_of(run)
     assert np.array_equal(controller.logits, read_logits(run.supernet_path))  # type: ignore[attr-defined]
     assert run.config.steps == evaluator.steps
 

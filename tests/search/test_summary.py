@@ -13,6 +13,7 @@ from hwnas.search.report.data import LayerRow
 from hwnas.search.report.summary import kind_in_words, layer_rows
 from hwnas.search.run_folder import Run
 from hwnas.spaces import Candidate, Operator
+from tests.every_kind import OPERATORS
 
 from .fixtures import PER_NETWORK_MS, digits_space, planted_ms, small_search, synthetic_device, thin_row
 
@@ -128,6 +129,13 @@ def test_bits_width_and_execution_are_the_candidates_own(run: Run) -> None:
         (Operator("activate", 8, 8, SIDE, SIDE, activation="hswish"), "hswish"),
         (Operator("zero", 8, 8, SIDE, SIDE, stride=2), "zero /2"),
         (Operator("concat", 8, 8, SIDE, SIDE), "concat"),
+        (Operator("conv", 8, 8, SIDE, SIDE, 3, kernel_width=1), "conv 3×1"),
+        (Operator("conv", 8, 8, SIDE, SIDE, 1, kernel_width=7, groups=8), "depthwise 1×7"),
+        (Operator("conv", 3, 8, SIDE, (2, 2), 4, 4, margin=0), "conv 4×4 /4 padded by 0"),
+        (Operator("pool", 8, 8, SIDE, SIDE, 1, kernel_width=3), "pool 1×3"),
+        (Operator("deconv", 8, 8, SIDE, (16, 16), 4, 2, 2, activation="silu"),
+         "transposed conv 4×4 /2 in 2 groups with silu"),
+        (OPERATORS["slice"], "slice"), (OPERATORS["call"], "leaky_relu, mul"),
     ],
 )  # fmt: skip
 def test_operators_in_words(operator: Operator, words: str) -> None:

@@ -1,0 +1,1 @@
+"""What is found out about a trained model before its compression is searched, and how candidates are judged by it."""
