@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hwnas.spaces.blocks.residual import waits_beside
 from hwnas.spaces.blocks.shapes import tensor_bytes
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.rank import Form, factorise
@@ -34,6 +35,16 @@ def waiting_bytes(sizes: tuple[tuple[int, int], ...], *channels_and_bits: int) -
     return sum(tensor_bytes(c, size, bits) for size, (c, bits) in zip(sizes, pairs, strict=True))
 
 
+def channels_there(ways: tuple[tuple[int, ...], ...], channels: int, *present: bool) -> int:
+    """The channels of a tensor where all branches of one of the ways to its readers are there, else none."""
+    return channels if any(all(present[i] for i in way) for way in ways) else 0
+
+
+def held_beside(held: int, channels: int, size: tuple[int, int], first: int, second: int) -> int:
+    """What waits while two tensors of so many bits are added; see `waits_beside`."""
+    return held + waits_beside(channels, size, first, second)
+
+
 def read_input(_name: str, channels: int, size: tuple[int, int], bits: int) -> tuple[Operator, ...]:
     """The input turned into integers, where it is not read as floats."""
     kind: Any = "identity" if bits == 32 else "quantize"
@@ -42,15 +53,16 @@ def read_input(_name: str, channels: int, size: tuple[int, int], bits: int) -> t
 
 def product(
     name: str, template: Operator, cin: int, cout: int, w: int, a_in: int, a_out: int, sparsity: tuple[float, int],
-    factors: tuple[int, Form], held: int,
+    factors: tuple[int, Form], held: int, after: int,
 ) -> tuple[Operator, ...]:  # fmt: skip
-    """A convolution or linear layer, whole or as its two factors."""
+    """A convolution or linear layer, or its two factors; ``after`` bytes of its input are held for later operators."""
     groups = cin if template.depthwise else template.groups
     layer = replace(
         template, name=name, in_channels=cin, out_channels=cout, groups=groups, weight_bits=w, in_bits=a_in,
         out_bits=a_out, density=sparsity[0], pattern=sparsity[1], held_bytes=held,
     )  # fmt: skip
-    return factorise(layer, *factors)
+    *first, last = factorise(layer, *factors)
+    return (*first, replace(last, held_bytes=held + after) if first else last)
 
 
 def step(
@@ -73,7 +85,7 @@ def addition(
         return (
             replace(
                 template, name=name, in_channels=channels, out_channels=channels, in_bits=max(a_kept, a_out),
-                out_bits=a_out, held_bytes=held,
+                out_bits=a_out, held_bytes=held_beside(held, channels, template.in_size, a_kept, a_out),
             ),
         )  # fmt: skip
     nothing = alone.activation == "none" and a_kept == a_out

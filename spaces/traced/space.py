@@ -20,6 +20,8 @@ from hwnas.spaces.traced.lowering import (
     Spec,
     addition,
     channels_kept,
+    channels_there,
+    held_beside,
     product,
     read_input,
     same,
@@ -116,6 +118,7 @@ class _Maker:
         self.left: dict[str, str] = {**self.channels.left, **not_dropped}
         self.around = enclosing(self.branches, graph)
         self.edges = _edges(graph)
+        self.waiting = _waiting(graph)
         self.present: dict[str, Value] = {}
         self.keeps: list[Value] = []
         self.bits: dict[str, Value] = {}
@@ -131,10 +134,9 @@ class _Maker:
             options = _distinct(width.sizes, width.times, self.make.joint.keep)
             self.keeps.append(self.make.choose(f"{width.name}.keep", options, self._common(width.writers)))
         self._choose_bits()
-        waiting = _waiting(self.graph)
         for node in self.graph:
             self.written[node.name] = _Written(self._count(self.channels.layouts[node.name]), self.bits[node.name])
-            self._slot(node, waiting[node.name])
+            self._slot(node)
 
     # ---- decisions --------------------------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class _Maker:
 
     # ---- slots ------------------------------------------------------------------------------------------------------
 
-    def _slot(self, node: Node, waiting: Sequence[str]) -> None:
+    def _slot(self, node: Node) -> None:
         own = self.written[node.name]
         when = self._when(self.around[node.name])
         add = partial(self.make.slot, node.name, when=when, prefix=node.name)
@@ -196,10 +198,10 @@ class _Maker:
         if node.kind == "flatten":
             add(same, Constant(_read(node.inputs[0])), own.channels, own.bits)
             return
-        held = self._held(waiting)
+        held = self._held(node)
         template = Constant(_template(node, self.graph))
         if node.kind in PRODUCTS:
-            add(product, template, source.channels, own.channels, *self._layer(node, when), held)
+            add(product, template, source.channels, own.channels, *self._layer(node, when), held, self._after(node))
         elif node.kind == "add" and node.name in self.present:
             branch = next(b for b in self.branches if b.addition == node.name)
             alone = Constant(_alone(node, self.graph, branch))
@@ -208,7 +210,11 @@ class _Maker:
         elif node.kind == "concat":
             add(step, template, own.channels, own.channels, 0, source.bits, own.bits, held)
         else:
-            bits = compute(max, *(self.written[i].bits for i in node.inputs)) if node.kind == "add" else source.bits
+            bits = source.bits
+            if node.kind == "add":
+                both = [self.written[i].bits for i in node.inputs]
+                bits = compute(max, *both)
+                held = compute(held_beside, held, own.channels, Constant(node.size), *both)
             add(step, template, source.channels, own.channels, self._front(node), bits, own.bits, held)
 
     def _layer(self, node: Node, when: Conditions) -> tuple[Value, ...]:
@@ -231,17 +237,44 @@ class _Maker:
             self.make.alias([layer.rank, form], factors)
         return (layer.weight_bits, source.bits, own.bits, layer.sparsity, factors)
 
-    def _held(self, waiting: Sequence[str]) -> Value:
-        """Bytes of the tensors that wait while a node runs; of all beyond `MOST_COMBINATIONS` at their largest."""
+    def _held(self, node: Node) -> Value:
+        """Bytes of the tensors that wait while a node runs; of all beyond `MOST_COMBINATIONS` at their largest.
+
+        What it reads beside its first input counts among them.
+        """
         sizes: list[tuple[int, int]] = []
         arguments: list[Value] = []
-        for name in waiting:
-            own = [self.written[name].channels, self.written[name].bits]
+        beside = node.inputs[1:] if node.kind in ("scale", "call") else ()
+        readers = {name: [node.name] for name in beside} | self.waiting[node.name]
+        for name, later in readers.items():
+            own = [self._there(name, later, node), self.written[name].bits]
             if self._combinations(*arguments, *own) > MOST_COMBINATIONS:
                 own = [Constant(self.graph[name].channels), Constant(32)]
             sizes.append(self.graph[name].size)
             arguments += own
         return compute(waiting_bytes, Constant(tuple(sizes)), *arguments)
+
+    def _after(self, node: Node) -> Value:
+        """Bytes of a node's input that later ones read, too."""
+        name, order = node.inputs[0], {n.name: i for i, n in enumerate(self.graph)}
+        later = [r.name for r in self.graph.readers[name] if order[r.name] > order[node.name]]
+        if not later:
+            return Constant(0)
+        size = Constant((self.graph[name].size,))
+        return compute(waiting_bytes, size, self._there(name, later, node), self.written[name].bits)
+
+    def _there(self, name: str, later: Sequence[str], node: Node) -> Value:
+        """Channels of a tensor that waits while a node runs; none where all that reads it later has been dropped."""
+        here = {b.addition for b in self.around[node.name]}
+        writer = [b.addition for b in self.around[name] if b.addition not in here]
+        ways = [[*writer, *(b.addition for b in self.around[r] if b.addition not in here)] for r in later]
+        names = list(dict.fromkeys(n for way in ways for n in way))
+        if any(not way for way in ways):
+            return self.written[name].channels
+        numbered = tuple(tuple(names.index(n) for n in way) for way in ways)
+        return compute(
+            channels_there, Constant(numbered), self.written[name].channels, *(self.present[n] for n in names)
+        )
 
     def _combinations(self, *values: Value) -> int:
         count = 1
@@ -280,16 +313,13 @@ def _edges(graph: Graph) -> set[str]:
     return edges
 
 
-def _waiting(graph: Graph) -> dict[str, list[str]]:
-    """Of each node, the tensors that later ones read and that it neither reads nor writes."""
-    last: dict[str, int] = {}
+def _waiting(graph: Graph) -> dict[str, dict[str, list[str]]]:
+    """Of each node, the earlier tensors that it does not read and later ones do, and which these are."""
+    order = {node.name: i for i, node in enumerate(graph)}
+    result: dict[str, dict[str, list[str]]] = {}
     for i, node in enumerate(graph.nodes):
-        for name in node.inputs:
-            last[name] = i
-    result: dict[str, list[str]] = {}
-    for i, node in enumerate(graph.nodes):
-        earlier = graph.nodes[1:i]
-        result[node.name] = [n.name for n in earlier if last.get(n.name, -1) > i and n.name not in node.inputs]
+        later = {n.name: [r.name for r in graph.readers[n.name] if order[r.name] > i] for n in graph.nodes[:i]}
+        result[node.name] = {name: own for name, own in later.items() if own and name not in node.inputs}
     return result
 
 

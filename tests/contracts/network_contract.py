@@ -109,6 +109,12 @@ def map_shape(channels: int, size: tuple[int, int]) -> tuple[int, int, int]:
     return (channels, *size)
 
 
+def shown_shape(tensor: Tensor) -> tuple[int, ...]:
+    """Channels, height and width of maps (n, c, h, w); of tokens (n, tokens, features) and features as they count."""
+    shape = tuple(tensor.shape[1:])
+    return {1: (*shape, 1, 1), 2: (*shape[::-1], 1)}.get(len(shape), shape)
+
+
 def check_product(seen: dict[str, Any], operator: Operator) -> None:
     """Compares one call of a convolution or linear layer with the operator that announced it."""
     x, weight, y = seen["x"], seen["weight"], seen["y"]
@@ -164,9 +170,9 @@ def check_wiring(recorder: Recorder, workload: Workload) -> None:
             assert x[0].shape[1:].numel() == math.prod(map_shape(operator.in_channels, operator.in_size)), operator.name
             assert y.shape[1:].numel() == math.prod(map_shape(operator.out_channels, operator.out_size)), operator.name
         elif operator.kind != "linear":
-            assert tuple(x[0].shape[1:]) == map_shape(operator.in_channels, operator.in_size), operator.name
+            assert shown_shape(x[0]) == map_shape(operator.in_channels, operator.in_size), operator.name
         if operator.kind not in ("linear", "call"):
-            assert tuple(y.shape[1:]) == map_shape(operator.out_channels, operator.out_size), operator.name
+            assert shown_shape(y) == map_shape(operator.out_channels, operator.out_size), operator.name
         if operator.out_bits <= 8:
             assert levels_of(y) <= 2**operator.out_bits, operator.name
         if operator.in_bits <= 8 and operator.kind != "add":

@@ -197,7 +197,8 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
-        return self.head(self.norm(self.blocks(x))[:, 0])
+        x = self.norm(self.blocks(x))
+        return self.head(x[:, 0] + x.mean(1))
 
 
 class Shuffled(nn.Module):
