@@ -32,9 +32,7 @@ class CallUnit(Unit):
 
     def __init__(self, operator: Operator) -> None:
         super().__init__(operator)
-        self.call = parse_call(operator.call)
-        for step in self.call.steps:
-            operation(step.op)
+        self.call = checked_call(operator.call)
         for i, shape in enumerate(self.call.parameters):
             constant = nn.Parameter(torch.ones(shape))
             if len(shape) > 1:
@@ -51,11 +49,19 @@ class CallUnit(Unit):
         return run_call(self.call, inputs, self.constants)
 
 
+def checked_call(text: str) -> Call:
+    """The call of a text, whose operations torch has; raises `InvalidSpaceError` as `CallUnit`."""
+    call = parse_call(text)
+    for step in call.steps:
+        operation(step.op)
+    return call
+
+
 def run_call(call: Call, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> Tensor:
     """The last step's result.
 
     Args:
-        call: What to compute.
+        call: What to compute: a `checked_call`.
         inputs: What it reads, (n, …) each.
         constants: Of the shapes that it says.
 
@@ -87,7 +93,7 @@ def run_call(call: Call, inputs: Sequence[Tensor], constants: Sequence[Tensor]) 
 
     for step in call.steps:
         arguments = {name: value(a) for name, a in step.kwargs.items()}
-        results.append(operation(step.op)(*map(value, step.args), **arguments))
+        results.append(_operation(step.op)(*map(value, step.args), **arguments))
     result = results[-1]
     if not isinstance(result, Tensor):
         raise InvalidSpaceError(f"a call must give one tensor, but its last step {call.steps[-1].op} gives several")
@@ -102,9 +108,11 @@ def operation(name: str) -> torch._ops.OpOverload[Any, Any]:
         InvalidSpaceError: Torch has none of that name, or it does more than to compute tensors from tensors: it changes
             its arguments, or reads or writes a file.
     """
-    namespace, packet, overload = _AS.get(name, name).split(".")
-    found = getattr(getattr(torch.ops.aten, packet, None), overload, None) if namespace == "aten" else None
-    if not isinstance(found, torch._ops.OpOverload):
+    try:
+        found = _operation(name)
+    except AttributeError:
+        found = None
+    if not name.startswith("aten.") or not isinstance(found, torch._ops.OpOverload):
         raise InvalidSpaceError(f"torch {torch.__version__} has no operation {name!r}, which a call names")
     schema = found._schema
     gives = [str(r.type) for r in schema.returns]
@@ -115,3 +123,9 @@ def operation(name: str) -> torch._ops.OpOverload[Any, Any]:
             "form of it that changes nothing"
         )
     return found
+
+
+def _operation(name: str) -> Any:
+    """The same, unchecked: short enough for torch's compilers to look through."""
+    _, packet, overload = _AS.get(name, name).split(".")
+    return getattr(getattr(torch.ops.aten, packet), overload)

@@ -17,8 +17,8 @@ import torch
 from onnx import inliner, numpy_helper
 from torch import Tensor, nn
 
-from hwnas.spaces.call_text import Call, Shape, parse_call
-from hwnas.spaces.calls import CallUnit, run_call
+from hwnas.spaces.call_text import Call, Shape
+from hwnas.spaces.calls import CallUnit, checked_call, run_call
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.onnx_writer import ACTIVATIONS, Writer
 from hwnas.spaces.operator import Operator
@@ -74,7 +74,7 @@ def exported_call(text: str, shapes: tuple[Shape, ...], opset: int) -> onnx.Grap
     Raises:
         InvalidSpaceError: Operations that torch cannot export so; says which.
     """
-    call = parse_call(text)
+    call = checked_call(text)
     examples = tuple(torch.zeros(BATCH, *shape) for shape in shapes) + tuple(map(torch.zeros, call.parameters))
     batch = torch.export.Dim("batch", min=1)
     dynamic = tuple({0: batch} if i < len(shapes) else {} for i in range(len(examples)))

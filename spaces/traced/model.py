@@ -130,7 +130,7 @@ def load_model(
             f"space.model must be package.module:function, whose function makes a torch module; {factory!r}: {error}"
         ) from error
     if not isinstance(module, nn.Module):
-        raise InvalidSpaceError(f"space.model {factory!r} makes a {type(module).__name__}, not a torch module")
+        raise InvalidSpaceError(f"space.model {factory!r} makes {type(module).__name__}, not a torch module")
     if weights is not None:
         try:
             module.load_state_dict(load_file(weights))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import onnx
 import pytest
@@ -157,6 +160,16 @@ def test_frozen_calls_keep_their_constants(name: str, bits: int) -> None:
     x = images(network, 4)
     with torch.inference_mode():
         assert torch.allclose(freeze(network)(x), network(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["heads", "class token", "windows"])
+def test_calls_are_compiled_copied_and_sent(name: str) -> None:
+    network = built(CASES[name])
+    x = images(network, 2)
+    with torch.inference_mode():
+        compiled = torch.compile(freeze(network), fullgraph=True, dynamic=False, backend="aot_eager")
+        for other in (compiled, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+            assert torch.allclose(other(x), network(x), atol=1e-5)
 
 
 # ---- ONNX -----------------------------------------------------------------------------------------------------------

@@ -230,3 +230,16 @@ MODELS = {
     "vision_transformer": VisionTransformer,
     "shuffled": Shuffled,
 }
+
+
+class DigitsNet(nn.Module):
+    """For images of 1×8×8: a stem and three residual blocks."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*conv_norm(1, width), nn.ReLU())
+        self.blocks = nn.Sequential(*(BasicBlock(width, width, 1, False) for _ in range(3)))
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
