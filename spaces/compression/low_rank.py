@@ -12,15 +12,12 @@ Biases need no correction: C holds the inputs' means, so errors of the mean outp
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hwnas.spaces.errors import InvalidOptionError
-
-Form = Literal["channel", "spatial"]
-"""`factor_channel` or `factor_spatial`."""
+from hwnas.spaces.rank import Form
 
 RIDGE = 1e-6
 """What is added to C, relative to its mean eigenvalue, so that directions without data keep their place at the end."""

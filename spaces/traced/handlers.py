@@ -12,7 +12,7 @@ from torch import fx
 
 from hwnas.spaces.traced.aten import Reader, Value
 from hwnas.spaces.traced.expressions import Batch, Expression, applied
-from hwnas.spaces.traced.graph import Node
+from hwnas.spaces.traced.graph import Node, NodeKind
 from hwnas.spaces.traced.operations import ACTIVATIONS
 
 Handler = Callable[[Reader, fx.Node], Value | None]
@@ -35,23 +35,31 @@ def _one(value: Any) -> int | None:
 
 
 def _conv(reader: Reader, step: fx.Node) -> Value | None:
-    x, weight, bias, stride, padding, dilation, groups = _arguments(
-        step, ("input", None), ("weight", None), ("bias", None), ("stride", [1]), ("padding", [0]), ("dilation", [1]),
-        ("groups", 1),
-    )  # fmt: skip
-    name = reader.parameter(weight)
+    return _filter(reader, step, "conv", ("stride", "padding", "dilation", "groups"))
+
+
+def _deconv(reader: Reader, step: fx.Node) -> Value | None:
+    return _filter(reader, step, "deconv", ("stride", "padding", "output_padding", "groups", "dilation"))
+
+
+def _filter(reader: Reader, step: fx.Node, kind: NodeKind, order: tuple[str, ...]) -> Value | None:
+    """A convolution whose further arguments are in this order; what it pads its output by, its size tells."""
+    usual = {"stride": [1], "padding": [0], "output_padding": [0], "dilation": [1], "groups": 1}
+    defaults = [("input", None), ("weight", None), ("bias", None), *((name, usual[name]) for name in order)]
+    given = dict(zip([name for name, _ in defaults], _arguments(step, *defaults), strict=True))
+    x, name = given["input"], reader.parameter(given["weight"])
     if not reader.is_map(x, (3,)) or name is None:
         return None
-    shape = tuple(reader.state[name].shape)
-    by, apart = _one(stride), _one(dilation)
-    margin = None if by is None or apart is None else _margin(padding, shape[2:], apart)
-    if by is None or apart is None or margin is None:
+    height, width = reader.state[name].shape[2:]
+    stride, dilation = _one(given["stride"]), _one(given["dilation"])
+    margin = None if stride is None or dilation is None else _margin(given["padding"], (height, width), dilation)
+    if margin is None:
         reader.leave(name.rpartition(".")[0], "its stride, dilation or padding differs between rows and columns")
         return None
-    kernel = {"kernel": shape[2]} | ({"kernel_width": shape[3]} if shape[2] != shape[3] else {})
-    attributes = kernel | {"stride": by, "dilation": apart, "groups": int(groups), "margin": margin}
-    parameters = {"weight": name, "bias": reader.parameter(bias)}
-    return reader.add(step, "conv", [reader.node(x)], reader.shape(step), attributes, parameters)
+    attributes = {"kernel": height} | ({"kernel_width": width} if height != width else {})
+    attributes |= {"stride": stride, "dilation": dilation, "groups": int(given["groups"]), "margin": margin}
+    parameters = {"weight": name, "bias": reader.parameter(given["bias"])}
+    return reader.add(step, kind, [reader.node(x)], reader.shape(step), attributes, parameters)
 
 
 def _margin(padding: Any, kernel: tuple[int, ...], dilation: int) -> int | None:
@@ -62,26 +70,6 @@ def _margin(padding: Any, kernel: tuple[int, ...], dilation: int) -> int | None:
     if pairs == [dilation * ((k - 1) // 2) for k in kernel]:
         return SAME
     return _one(pairs)
-
-
-def _deconv(reader: Reader, step: fx.Node) -> Value | None:
-    x, weight, bias, stride, padding, _, groups, dilation = _arguments(
-        step, ("input", None), ("weight", None), ("bias", None), ("stride", [1]), ("padding", [0]),
-        ("output_padding", [0]), ("groups", 1), ("dilation", [1]),
-    )  # fmt: skip
-    name = reader.parameter(weight)
-    if not reader.is_map(x, (3,)) or name is None:
-        return None
-    shape = tuple(reader.state[name].shape)
-    by, apart = _one(stride), _one(dilation)
-    margin = None if by is None or apart is None else _margin(padding, shape[2:], apart)
-    if by is None or apart is None or margin is None:
-        reader.leave(name.rpartition(".")[0], "its stride, dilation or padding differs between rows and columns")
-        return None
-    kernel = {"kernel": shape[2]} | ({"kernel_width": shape[3]} if shape[2] != shape[3] else {})
-    attributes = kernel | {"stride": by, "dilation": apart, "groups": int(groups), "margin": margin}
-    parameters = {"weight": name, "bias": reader.parameter(bias)}
-    return reader.add(step, "deconv", [reader.node(x)], reader.shape(step), attributes, parameters)
 
 
 def _linear(reader: Reader, step: fx.Node) -> Value | None:

@@ -13,7 +13,7 @@ from hwnas.spaces.operator import Operator
 from hwnas.spaces.rank import Form, rank_of, taps_of
 from hwnas.spaces.space import Space
 from hwnas.spaces.traced.branches import Branch, enclosing, find_branches
-from hwnas.spaces.traced.channels import Bundles, Channels, find_channels, kept_bundles
+from hwnas.spaces.traced.channels import Bundles, Channels, described, find_channels, kept_bundles, passes_channels
 from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node
 from hwnas.spaces.traced.lowering import (
     INPUT,
@@ -115,7 +115,12 @@ class _Maker:
         self.make = make
         self.channels = find_channels(graph)
         self.branches, not_dropped = find_branches(graph)
-        self.left: dict[str, str] = {**self.channels.left, **not_dropped}
+        calls = {
+            node.name: f"{described(node)}: computed as in the model, from floats"
+            for node in graph
+            if node.kind == "call" and not passes_channels(node, [graph[i] for i in node.inputs])
+        }
+        self.left: dict[str, str] = {**self.channels.left, **not_dropped, **calls}
         self.around = enclosing(self.branches, graph)
         self.edges = _edges(graph)
         self.waiting = _waiting(graph)

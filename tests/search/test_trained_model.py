@@ -113,7 +113,9 @@ def test_what_cannot_be_a_model_is_said_before_anything_is_written(weights: Path
     space = {"model": "tests.spaces.traced.models:DigitsNet", "weights": str(weights)}
     wrong = {
         "cannot be imported": (space | {"model": "nowhere:net"}, InvalidSpaceError, r"package\.module:function"),
-        "is no module": (space | {"model": "json:loads", "options": {"s": "1"}}, InvalidSpaceError, "makes int, not a torch module"),
+        "is no module": (
+            space | {"model": "json:loads", "options": {"s": "1"}}, InvalidSpaceError, "makes int, not a torch module",
+        ),
         "has other weights": (space | {"options": {"width": 8}}, InvalidFileError, "does not hold the weights"),
         "reads other images": (
             space | {"model": "tests.spaces.traced.models:ResNet", "weights": None}, InvalidSpaceError, "cannot follow",

@@ -58,6 +58,12 @@ def test_every_layer_with_weights_is_decided_or_named(family) -> None:
             assert f"{node.name}.rank" in space.options or space.left[f"{node.name}.rank"]
 
 
+def test_what_is_computed_as_in_the_model_is_named() -> None:
+    space = trace_model(settled(MODELS["vision_transformer"]()), torch.zeros(1, *SHAPE)).space(JOINT)
+    named = " ".join(space.left.values())
+    assert all(word in named for word in ("layer_norm", "scaled_dot_product_attention", "expand"))
+
+
 def test_candidates_are_built_with_the_models_weights_and_agree_with_their_workload(family) -> None:
     _, model, space = family
     for row in space.sample(np.random.default_rng(0), 8):
