@@ -56,7 +56,7 @@ def _filter(reader: Reader, step: fx.Node, kind: NodeKind, order: tuple[str, ...
     if margin is None:
         reader.leave(name.rpartition(".")[0], "its stride, dilation or padding differs between rows and columns")
         return None
-    attributes = {"kernel": height} | ({"kernel_width": width} if height != width else {})
+    attributes: dict[str, Any] = {"kernel": height} | ({"kernel_width": width} if height != width else {})
     attributes |= {"stride": stride, "dilation": dilation, "groups": int(given["groups"]), "margin": margin}
     parameters = {"weight": name, "bias": reader.parameter(given["bias"])}
     return reader.add(step, kind, [reader.node(x)], reader.shape(step), attributes, parameters)
