@@ -1,4 +1,4 @@
-"""`hwnas bench search`, `runs`, `driver` and `supernet`: how well searches search, and what they take."""
+"""`hwnas bench search`, `runs`, `driver`, `supernet` and `compression`: how well searches search."""
 
 from __future__ import annotations
 
@@ -176,3 +176,27 @@ def runs(
         figures = run_figures(config, [with_options(written) for written in controllers.split(",")], out, observer)
     emit(figures)
     print_figures(figures, str(file))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="RUN")
+@click.option("--candidates", type=click.IntRange(0), default=20, show_default=True, help="To fine-tune; 0 for none.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the candidates.")
+def compression(folder: Path, candidates: int, seed: int) -> None:
+    """A trained model's search: its files against their torch modules, and how its proxy ranks candidates."""
+    from rich.console import Console
+
+    from hwnas.scripts.bench_compression import agreement_figures, proxy_figures
+    from hwnas.scripts.figures_table import print_figures
+    from hwnas.scripts.progress import TerminalObserver
+    from hwnas.search.run_folder import Run
+
+    run = Run.open(folder)
+    figures: dict[str, Any] = {"files": agreement_figures(run)}
+    with TerminalObserver(Console(stderr=True)) as observer:
+        if candidates:
+            figures["proxy"] = proxy_figures(run, candidates, seed, observer.progress)
+    emit(figures)
+    print_figures(figures["files"], "files against their modules")
+    if candidates:
+        print_figures(figures["proxy"], "the proxy against fine-tuned accuracy")

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from hwnas.scripts.bench_compression import agreement_figures, proxy_figures
 from hwnas.search.config import parse_config
 from hwnas.search.datasets import batches, load_dataset
 from hwnas.search.observer import Observer
@@ -129,3 +130,16 @@ def test_what_cannot_be_a_model_is_said_before_anything_is_written(weights: Path
         config(weights, evaluator={"name": "shared", "weights": "x"})
     with pytest.raises(InvalidFileError, match=r"give space\.model"):
         config(weights, space={"name": "mbconv"})
+
+
+def test_the_benchmark_compares_files_with_modules_and_the_proxy_with_trainings(finished: Run) -> None:
+    files = agreement_figures(finished)
+    assert files["reference.onnx"]["same_top1"] == 1.0
+    assert files["reference.onnx"]["largest_logit_difference"] < 1e-3
+    assert files["model.onnx"]["accuracy_of_file"] == pytest.approx(finished.result.networks[0].test_accuracy)
+    figures = proxy_figures(finished, 4, 0, lambda text, share: None)
+    assert set(figures) == {"before any trial", "with the run's trials"}
+    for own in figures.values():
+        assert own["candidates"] == 4
+        assert -1 <= own["kendall_tau"] <= 1
+        assert 0 <= own["mean_error"] < 1
