@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from hwnas.spaces import Operator, Workload
 from hwnas.spaces.call_text import Shape, call_text
+from hwnas.spaces.calls import CallUnit
+from hwnas.spaces.network import Network
+from tests.every_kind import lived_in
 
 X, Y, Z, LAST = {"input": 0}, {"input": 1}, {"input": 2}, {"step": -1}
 W, B = {"parameter": 0}, {"parameter": 1}
@@ -194,3 +199,16 @@ def _unquantised(operator: Operator) -> Operator:
 def image_shape(case: Case) -> tuple[int, int, int]:
     """Of the images that the network of `fed` reads."""
     return 1, 1, sum(math.prod(shape) for shape in case.inputs)
+
+
+def built(case: Case, bits: int = 32, out_bits: int = 0) -> Network:
+    """The network of `fed`, `lived_in`."""
+    torch.manual_seed(0)
+    return lived_in(Network(fed(case, bits, out_bits), image_shape(case)))
+
+
+def call_unit(network: Network) -> CallUnit:
+    """The call of a network of `fed`."""
+    unit = network.units["call"]
+    assert isinstance(unit, CallUnit)
+    return unit

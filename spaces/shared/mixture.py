@@ -213,7 +213,7 @@ def _variants(slot: Slot, options: Mapping[str, tuple[Option, ...]]) -> Iterator
 def _form(operator: Operator) -> Hashable:
     """Equal for operators that one form computes."""
     o = operator
-    moves = o.kind in ("shuffle", "hadamard") or (o.kind == "conv" and o.groups > 1 and not o.depthwise) or o.front > 0
+    moves = o.kind in ("shuffle", "hadamard") or (o.kind == "conv" and o.groups > 1 and not o.depthwise)
     if not moves and o.density == 1 and (o.weight_bits == 32 or o.depthwise):
         o = replace(o, in_channels=0, out_channels=0, groups=0 if o.depthwise else o.groups)
     return part_name(operator), o, operator.affine, operator.front
