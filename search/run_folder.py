@@ -26,7 +26,7 @@ from hwnas.search.run_lock import held
 from hwnas.search.run_result import RunResult
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.catalog import space_from_spec
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
 from hwnas.spaces.files import replacing, write_yaml
 from hwnas.spaces.space import Space
 
@@ -66,7 +66,8 @@ class Run:
         if (folder / "device").exists():
             raise InvalidFileError(f"{folder} holds a run already; continue it with '{run.resume_command}'")
         controller_class(config.controller.name, config.controller.options)
-        _ = run.space, run.teacher
+        run.take_models()
+        _ = run.space
         with held(folder):
             shutil.rmtree(folder / "also", ignore_errors=True)
             for name, model in (("original", run.original), ("teacher", run.teacher)):
@@ -145,16 +146,36 @@ class Run:
         given = (self.outer or self).config.compression.teacher
         return self.original if given is None else self._model("teacher", given)
 
+    def take_models(self) -> None:
+        """Traces the models that the configuration names, whatever the folder holds of a run that never began.
+
+        Raises:
+            InvalidSpaceError: One cannot be followed, or the teacher knows other classes than the data.
+            InvalidFileError: A file of weights is not there, or holds others.
+        """
+        teacher = self.config.compression.teacher
+        self.__dict__["original"] = self._traced(self.config.space)
+        self.__dict__["teacher"] = self.original if teacher is None else self._traced(teacher)
+        if self.teacher is not None and self.teacher.graph.output.shape != (self.dataset.num_classes,):
+            raise InvalidSpaceError(
+                f"the teacher returns {self.teacher.graph.output.shape} for an image, but the data have "
+                f"{self.dataset.num_classes} classes"
+            )
+
+    def _traced(self, given: SpaceConfig | TeacherConfig) -> TracedModel | None:
+        if given.model is None:
+            return None
+        from hwnas.spaces.traced.model import load_model
+
+        weights = Path(given.weights) if given.weights else None
+        return load_model(given.model, weights, self.dataset.input_shape, given.options)
+
     def _model(self, name: str, given: SpaceConfig | TeacherConfig) -> TracedModel | None:
         if given.model is None:
             return None
-        from hwnas.spaces.traced.model import TracedModel, load_model
+        from hwnas.spaces.traced.model import TracedModel
 
-        folder = (self.outer or self).folder
-        if TracedModel.is_in(folder, name):
-            return TracedModel.load(folder, name)
-        weights = Path(given.weights) if given.weights else None
-        return load_model(given.model, weights, self.dataset.input_shape, given.options)
+        return TracedModel.load((self.outer or self).folder, name)
 
     # ---- device and objective ---------------------------------------------------------------------------------------
 

@@ -84,6 +84,8 @@ class Builder:
                 kept = tuple(o for o in kept if o in allowed)
                 if not kept:
                     raise InvalidSpaceError(f"narrow: several patterns match {name}, and leave it no option")
+        if name in self._decisions:
+            raise InvalidSpaceError(f"two decisions are called {name!r}")
         self._decisions[name] = Decision(name, kept, ordinal)
         if when:
             self._activities.append(Activity(name, when))

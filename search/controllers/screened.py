@@ -65,7 +65,8 @@ class Screened(Controller):
 
     def propose(self) -> Rows:
         """What the other controller found, best first by the proxy's accuracy and what they cost."""
-        weights = self.proxy.fitted(self.results.rows, self.results.accuracy)
+        full = np.where(self.results.fidelity >= 1, self.results.accuracy, np.nan)  # others were stopped early
+        weights = self.proxy.fitted(self.results.rows, full)
         if len(self._asked):
             weights = self.proxy.drawn(weights, self.rng)
         objective = Objective(self.objective.cost, (self.turn,))

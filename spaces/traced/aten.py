@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.traced.expressions import Batch, Expression, applied, call, expression_of
-from hwnas.spaces.traced.graph import Graph, Node, NodeKind
+from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node, NodeKind
 from hwnas.spaces.traced.operations import ELEMENTWISE, SAME, SPATIAL
 
 Value = Node | Expression | Tensor | tuple["Value", ...]
@@ -37,7 +37,7 @@ class Reader:
         self._nodes: list[Node] = []
         self._left: dict[str, str] = {}
         self._taken: set[str] = set()
-        self._uses: dict[str, int] = {}
+        self._uses: dict[str, list[str]] = {}
 
     def read(self, graph: fx.Graph) -> Graph:
         """The whole graph; raises `InvalidSpaceError` where it does not read one and return one tensor."""
@@ -59,9 +59,9 @@ class Reader:
                     self._nodes.append(output)
         if not self._nodes or self._nodes[0].kind != "input":
             raise InvalidSpaceError("a model must read one tensor of images")
-        for name, uses in self._uses.items():
-            if uses > 1:
-                self._left[name] = f"its weights are used {uses} times"
+        for names in self._uses.values():
+            for name in names if len(names) > 1 else ():
+                self._left[name] = f"its weights are used {len(names)} times; each use has a copy of its own"
         return Graph(tuple(self._nodes), self._left)
 
     # ---- values -----------------------------------------------------------------------------------------------------
@@ -116,17 +116,24 @@ class Reader:
         """Adds a node, named after torch's own layer that the step is in, else after the operation."""
         given = {role: name for role, name in (parameters or {}).items() if name is not None}
         path, own = _module(step)
-        simple = str(step.target).split(".")[1].strip("_") if step.op == "call_function" else step.name
+        _, _, operation = str(step.target).partition("aten.")
+        simple = operation.partition(".")[0].strip("_") or step.name
         if title:
             name = title
-        elif kind in ("conv", "deconv", "linear") and "weight" in given:
+        elif kind in PRODUCTS:
             name = given["weight"].rpartition(".weight")[0] or given["weight"]
         else:
             name = path if own and path else f"{path}.{simple}" if path else simple
-        node = Node(self._unique(name), kind, tuple(i.name for i in inputs), shape, attributes or {}, given)
-        if kind in ("conv", "deconv", "linear"):
-            first = next((n.name for n in self._nodes if n.parameters.get("weight") == given.get("weight")), node.name)
-            self._uses[first] = self._uses.get(first, 0) + 1
+        node = Node(
+            self._unique(name, factors=kind in PRODUCTS),
+            kind,
+            tuple(i.name for i in inputs),
+            shape,
+            attributes or {},
+            given,
+        )
+        if kind in PRODUCTS:
+            self._uses.setdefault(given["weight"], []).append(node.name)
         self._nodes.append(node)
         return node
 
@@ -208,14 +215,19 @@ class Reader:
                 look(each)
         return found
 
-    def _unique(self, name: str) -> str:
-        """The name, numbered where it, or what it is with underscores for dots, is taken."""
+    def _unique(self, name: str, *, factors: bool = False) -> str:
+        """The name, numbered where it is taken as modules write it, or where that of the layer's first factor is."""
         number, candidate = 1, name
-        while candidate.replace(".", "_") in self._taken:
+        while self._taken & self._own(candidate, factors):
             number += 1
             candidate = f"{name}_{number}"
-        self._taken.add(candidate.replace(".", "_"))
+        self._taken |= self._own(candidate, factors)
         return candidate
+
+    @staticmethod
+    def _own(name: str, factors: bool) -> set[str]:
+        plain = name.replace(".", "_")
+        return {plain, f"{plain}_in"} if factors else {plain}
 
 
 def _module(step: fx.Node) -> tuple[str, bool]:

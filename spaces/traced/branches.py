@@ -43,7 +43,7 @@ def find_branches(graph: Graph) -> tuple[list[Branch], dict[str, str]]:
         if not sides:
             left[node.name] = "neither of what it adds is computed for it alone by a layer with weights"
             continue
-        dropped = max(sides, key=lambda side: sum(_macs(graph[name], graph) for name in sides[side]))
+        dropped = max(sides, key=lambda side: sum(macs_of(graph[name], graph) for name in sides[side]))
         kept = node.inputs[1] if dropped == node.inputs[0] else node.inputs[0]
         name = node.name.rpartition(".")[0] or node.name
         name = name if all(b.name != name for b in branches) else node.name
@@ -56,7 +56,8 @@ def enclosing(branches: list[Branch], graph: Graph) -> Mapping[str, tuple[Branch
     return {node.name: tuple(b for b in branches if node.name in b.nodes) for node in graph}
 
 
-def _macs(node: Node, graph: Graph) -> int:
+def macs_of(node: Node, graph: Graph) -> int:
+    """Multiply–accumulates of a node for one image."""
     if node.kind not in PRODUCTS:
         return 0
     read = graph[node.inputs[0]]

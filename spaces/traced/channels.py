@@ -288,14 +288,16 @@ def _widths(
     for bundle, names in sorted(writers.items()):
         if bundle not in held:
             groups.setdefault(tuple(names), {}).setdefault(signatures[bundle], []).append(bundle)
-    widths = []
+    widths: list[Width] = []
     for own, segments in groups.items():
         first = layouts[own[0]].tolist()
         (bundle, *_), *_ = segments.values()
-        width = Width(own[0], own, tuple(map(tuple, segments.values())), first.count(bundle))
+        taken = [w.writers[0] for w in widths].count(own[0])
+        name = f"{own[0]}_{taken + 1}" if taken else own[0]
+        width = Width(name, own, tuple(map(tuple, segments.values())), first.count(bundle))
         if width.kept(0.01) == width.kept(1.0):
-            for name in own:
-                left.setdefault(name, f"it has {width.total * width.times} channels, of which none can go")
+            for writer in own:
+                left.setdefault(writer, f"it has {width.total * width.times} channels, of which none can go")
         else:
             widths.append(width)
     return widths, left

@@ -56,7 +56,7 @@ def product(
     factors: tuple[int, Form], held: int, after: int,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """A convolution or linear layer, or its two factors; ``after`` bytes of its input are held for later operators."""
-    groups = cin if template.depthwise else template.groups
+    groups = cin if template.groups == template.in_channels > 1 else template.groups
     layer = replace(
         template, name=name, in_channels=cin, out_channels=cout, groups=groups, weight_bits=w, in_bits=a_in,
         out_bits=a_out, density=sparsity[0], pattern=sparsity[1], held_bytes=held,

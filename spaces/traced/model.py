@@ -73,6 +73,7 @@ class TracedModel:
     def save(self, folder: Path, name: str) -> None:
         """Writes ``<name>.json``, the graph, and ``<name>.safetensors`` into a folder."""
         tensors = {key: tensor.contiguous() for key, tensor in self.state.items()}
+        (folder / f"{name}.json").unlink(missing_ok=True)
         write_bytes(folder / f"{name}.safetensors", save(tensors))
         write_bytes(folder / f"{name}.json", json.dumps(self.graph.to_json(), indent=1).encode())
 
@@ -84,11 +85,6 @@ class TracedModel:
             return cls(graph, load_file(folder / f"{name}.safetensors"))
         except (OSError, ValueError, SafetensorError) as error:
             raise InvalidFileError(f"{folder} does not hold a traced model {name!r}: {error}") from error
-
-    @staticmethod
-    def is_in(folder: Path, name: str) -> bool:
-        """Whether a folder holds a model of that name, whole: the graph is written last."""
-        return (folder / f"{name}.json").exists()
 
 
 def trace_model(module: nn.Module, example: Tensor) -> TracedModel:
@@ -153,16 +149,17 @@ def _imported(path: str) -> ModuleType:
 @torch.no_grad()
 def _check(module: nn.Module, model: TracedModel) -> None:
     """Raises `InvalidSpaceError` where the traced network does not compute what the module computes."""
-    training = module.training
+    modes = {name: m.training for name, m in module.named_modules()}
     module.eval()
     images = torch.randn(3, *model.graph.input.shape, generator=torch.Generator().manual_seed(0))
     try:
         expected = module(images)
     finally:
-        module.train(training)
+        for name, m in module.named_modules():
+            m.training = modes[name]
     actual = model.network(images)
     difference = float((actual - expected).abs().max()) if actual.shape == expected.shape else float("inf")
-    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+    if not difference <= TOLERANCE * float(expected.abs().max()):
         raise InvalidSpaceError(
             f"the traced network differs from the module by {difference:.3g} (outputs up to "
             f"{float(expected.abs().max()):.3g}); does the module depend on the batch, or on random numbers?"

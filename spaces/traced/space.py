@@ -12,7 +12,7 @@ from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.rank import Form, rank_of, taps_of
 from hwnas.spaces.space import Space
-from hwnas.spaces.traced.branches import Branch, enclosing, find_branches
+from hwnas.spaces.traced.branches import Branch, enclosing, find_branches, macs_of
 from hwnas.spaces.traced.channels import Bundles, Channels, described, find_channels, kept_bundles, passes_channels
 from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node
 from hwnas.spaces.traced.lowering import (
@@ -31,6 +31,10 @@ from hwnas.spaces.traced.lowering import (
 from hwnas.spaces.traced.precisions import precision_groups
 from hwnas.spaces.value import Choice, Constant, Value, compute, reads
 
+WHOLE = (
+    "the model itself must be in the space, as what candidates are compared with: joint and narrow must leave 32 among "
+    "the bits, 1 among keep, rank and density, and branches present"
+)
 MOST_COMBINATIONS = 2**12
 """Of options that decide what waits while a layer runs: beyond these, what waits is counted at its largest."""
 
@@ -88,8 +92,8 @@ def traced_space(
         )
     maker = _Maker(graph, make)
     maker.add()
-    left = dict(graph.left) | maker.left
-    return make.space(
+    left = maker.left | dict(graph.left)
+    space = make.space(
         name=name,
         spec=spec,
         input_shape=input_shape,
@@ -97,6 +101,11 @@ def traced_space(
         references={"original": {}},
         of=partial(TracedSpace, graph, maker.channels, maker.branches, left),
     )
+    if any(o.weight_bits < 32 or o.out_bits < 32 or o.density < 1 for o in space.workload(space.reference()).operators):
+        raise InvalidSpaceError(WHOLE)
+    if space.workload(space.reference()).macs != _macs(graph):
+        raise InvalidSpaceError(WHOLE)
+    return space
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +295,10 @@ class _Maker:
         for name in reads(*values):
             count *= len(self.make.options(Choice(name)))
         return count
+
+
+def _macs(graph: Graph) -> int:
+    return sum(macs_of(node, graph) for node in graph)
 
 
 def _factors(cin: int, cout: int, ratio: float, kernel: tuple[int, int], form: Form) -> tuple[int, Form]:

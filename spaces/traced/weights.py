@@ -15,6 +15,7 @@ from hwnas.spaces.compression.low_rank import factor_channel, factor_spatial
 from hwnas.spaces.decision import Option
 from hwnas.spaces.network import Network
 from hwnas.spaces.operator import Operator
+from hwnas.spaces.rank import is_factor
 from hwnas.spaces.traced.channels import Channels
 from hwnas.spaces.traced.graph import PRODUCTS, Node
 from hwnas.spaces.traced.space import TracedSpace
@@ -97,9 +98,8 @@ def _give(
     bias = own.get("bias")
     if node.kind in PRODUCTS:
         weight = cut_weight(own["weight"], node, out, read)
-        factor = f"{module_name_of(node.name)}_in"
-        if factor in network.units:
-            first_unit = cast(ProductUnit, network.units[factor])
+        if is_factor(unit.operator):
+            first_unit = cast(ProductUnit, network.units[f"{module_name_of(node.name)}_in"])
             first, second = _factors(weight, node, read, whole, first_unit.operator, moments)
             first_unit.layer.weight.copy_(first)
             _layer(unit).weight.copy_(second)
@@ -146,7 +146,9 @@ def cut_weight(weight: Tensor, node: Node, out: Indexes, read: Indexes) -> Tenso
         first, second, width = read, out, weight.shape[1]
     else:
         first, second, width = out, read, weight.shape[1]
-    within = second if groups == 1 else second[second < width] if width > 1 else np.array([0])
+    channels = len(weight) if node.kind == "deconv" else width * groups
+    whole = np.arange(width) if groups == channels else second[second < width]  # depthwise layers lose groups instead
+    within = second if groups == 1 else whole
     return weight[torch.as_tensor(first)][:, torch.as_tensor(within)]
 
 

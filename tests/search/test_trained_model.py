@@ -132,6 +132,21 @@ def test_what_cannot_be_a_model_is_said_before_anything_is_written(weights: Path
         config(weights, space={"name": "mbconv"})
 
 
+def test_a_corrected_configuration_is_traced_anew_and_not_read_from_the_folder(weights: Path, tmp_path: Path) -> None:
+    first = Run.create(tmp_path / "run", config(weights))
+    other = tmp_path / "other.safetensors"
+    save_file({name: tensor + 0.01 for name, tensor in module_of(weights).state_dict().items()}, other)
+    second = Run.create(tmp_path / "run", config(other))
+    for run in (second, Run.open(second.folder)):
+        assert not torch.equal(run.original.state["head.weight"], first.original.state["head.weight"])
+
+
+def test_a_teacher_of_other_classes_is_refused(weights: Path, tmp_path: Path) -> None:
+    teacher = {"model": "tests.spaces.traced.models:DigitsNet", "options": {"classes": 7}}
+    with pytest.raises(InvalidSpaceError, match=r"the teacher returns \(7,\)"):
+        Run.create(tmp_path / "run", config(weights, compression={"teacher": teacher}))
+
+
 def test_the_benchmark_compares_files_with_modules_and_the_proxy_with_trainings(finished: Run) -> None:
     files = agreement_figures(finished)
     assert files["reference.onnx"]["same_top1"] == 1.0

