@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, get_args
 
+import numpy as np
+import onnx
 import torch
 from torch import nn
 
+from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
 from hwnas.spaces import Operator, Workload
 from hwnas.spaces.call_text import call_text
 from hwnas.spaces.network import Network
@@ -185,3 +188,14 @@ def built(workload: Workload, seed: int = 0) -> Network:
     first = workload.operators[0]
     channels = IMAGE[0] if first.kind == "concat" else first.in_channels
     return lived_in(Network(workload, (channels, *first.in_size)), seed)
+
+
+def outputs(network: Network, model: onnx.ModelProto, n: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Of the module and of the file, which is checked."""
+    onnx.checker.check_model(model, full_check=True)
+    x = images(network, n, 9)
+    with torch.no_grad():
+        expected = network(x).numpy()
+    (actual,) = OnnxRuntime().session(model).run(None, {"input": x.numpy()})
+    assert actual.shape == expected.shape
+    return expected, actual

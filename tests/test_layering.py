@@ -20,8 +20,9 @@ WITH_TORCH = {
     "compression.range_calibration", "compression.range_observer", "compression.ranges", "compression.taylor",
     "compression.weight_sharing", "frozen", "hadamard", "images", "network", "onnx_calls", "onnx_graph",
     "onnx_kinds", "onnx_writer", "products", "quantizers", "shared.mixture_run", "shared.shared_network",
-    "shared.shared_unit", "sparsify", "traced.aten", "traced.expressions", "traced.handlers", "traced.model",
-    "traced.tracing", "traced.weights", "unit", "units",
+    "shared.shared_unit", "sparsify", "traced.arguments", "traced.aten", "traced.expressions", "traced.handlers",
+    "traced.layer_handlers", "traced.model", "traced.shape_handlers", "traced.tracing", "traced.weights", "unit",
+    "units",
 }  # fmt: skip
 """Of spaces: all other modules only describe."""
 

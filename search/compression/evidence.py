@@ -16,7 +16,7 @@ from hwnas.spaces.network import Network
 from hwnas.spaces.traced.graph import Node
 from hwnas.spaces.traced.model import TracedModel
 from hwnas.spaces.traced.space import TracedSpace
-from hwnas.spaces.traced.weights import Evidence, module_name_of
+from hwnas.spaces.traced.weights import Evidence
 from hwnas.spaces.units import Unit
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -55,8 +55,9 @@ def filters(node: Node, model: TracedModel) -> Tensor:
 def _taylor(network: Network, writers: list[Node], batches: Batches) -> dict[str, Tensor]:
     """Of each layer's channels behind its normalisation, by the layer's name."""
     modules: dict[str, nn.Module] = {}
+    units = units_of(network)
     for node in writers:
-        unit = unit_of(network, node)
+        unit = units[node.name]
         modules[node.name] = unit.norm if unit.norm is not None else unit
     network.eval()
     with TaylorGates(modules) as gates:
@@ -65,26 +66,25 @@ def _taylor(network: Network, writers: list[Node], batches: Batches) -> dict[str
     return gates.scores()
 
 
-def unit_of(network: Network, node: Node) -> Unit:
-    """The module of a node, in a network of the whole model."""
-    unit: Any = network.units[module_name_of(node.name)]
-    assert isinstance(unit, Unit)
-    return unit
+def units_of(network: Network) -> dict[str, Unit]:
+    """The modules of a network by the names of their operators, which are those of the model's nodes."""
+    return {operator.name: network.unit(operator) for operator in network.workload.operators}
 
 
 @torch.no_grad()
 def _moments(network: Network, space: TracedSpace, batches: Batches) -> dict[tuple[str, str], Tensor]:
     """By layer and form of its factors, of the layers whose rank is decided."""
     found: dict[tuple[str, str], PatchMoments] = {}
+    units = units_of(network)
     hooks = []
     for node in space.graph.products:
         own: dict[str, PatchMoments] = {}
         if f"{node.name}.rank" in space.options and len(space.options[f"{node.name}.rank"]) > 1:
-            own["channel"] = _patches(node, unit_of(network, node))
+            own["channel"] = _patches(node, units[node.name])
         if "spatial" in space.options.get(f"{node.name}.form", ()):
-            own["spatial"] = _patches(node, unit_of(network, node), vertical=True)
+            own["spatial"] = _patches(node, units[node.name], vertical=True)
         if own:
-            hooks.append(unit_of(network, node).register_forward_pre_hook(_adding(list(own.values()))))
+            hooks.append(units[node.name].register_forward_pre_hook(_adding(list(own.values()))))
             found |= {(node.name, form): moments for form, moments in own.items()}
     network.eval()
     try:
@@ -99,7 +99,7 @@ def _moments(network: Network, space: TracedSpace, batches: Batches) -> dict[tup
 def _adding(moments: list[PatchMoments]) -> Any:
     def hook(unit: Unit, inputs: tuple[Tensor, ...]) -> None:
         (x, *_) = inputs
-        if unit.operator.kind == "linear" and len(unit.operator.in_size) and unit.operator.in_size == (1, 1):
+        if unit.operator.kind == "linear" and not unit.operator.on_tokens:
             x = x.flatten(1)
         for each in moments:
             each.add(x)

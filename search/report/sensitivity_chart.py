@@ -26,8 +26,8 @@ LEAST = 1e-5
 
 def sensitivity(points: Sequence[SensitivityPoint]) -> go.Figure | None:
     """A row per kind of decision: layers from left to right, one line per option, what was chosen in rings."""
-    kinds = [kind for kind in (*KINDS, *(p.kind for p in points)) if any(p.kind == kind for p in points)]
-    kinds = list(dict.fromkeys(kinds))
+    there = dict.fromkeys(p.kind for p in points)
+    kinds = [*(kind for kind in KINDS if kind in there), *(kind for kind in there if kind not in KINDS)]
     if not kinds:
         return None
     titles = [f"<b>{html.escape(KINDS.get(kind, kind))}</b>" for kind in kinds]

@@ -30,6 +30,7 @@ from hwnas.search.run_result import RunResult
 from hwnas.spaces.call_text import parse_call
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.operator import CLIPPING, Operator
+from hwnas.spaces.traced.space import TracedSpace
 
 
 def report_data(run: Run, result: RunResult) -> ReportData:
@@ -102,7 +103,7 @@ def report_data(run: Run, result: RunResult) -> ReportData:
         ],
         warnings=result.warnings,
         sensitivity=sensitivity_points(run, result.candidates[0]),
-        left=getattr(run.space, "left", {}),
+        left=run.space.left if isinstance(run.space, TracedSpace) else {},
     )
 
 

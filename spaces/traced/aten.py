@@ -86,7 +86,7 @@ class Reader:
         text, inputs, parameters = call(expression)
         roles: dict[str, str | None] = {f"constants.{i}": n for i, n in enumerate(parameters)}
         title = ".".join(filter(None, (_module(step)[0], name)))
-        return self.add(step, "call", [self._node_named(n) for n in inputs], shape, {"call": text}, roles, title=title)
+        return self.add(step, "call", inputs, shape, {"call": text}, roles, title=title)
 
     def is_map(self, step: Any, dimensions: tuple[int, ...] = (1, 2, 3)) -> bool:
         """Whether a step gives a float tensor whose first dimension is the batch, and of so many others."""
@@ -189,9 +189,6 @@ class Reader:
             )
         return self.call_of(step, expression, self.shape(step))
 
-    def _node_named(self, name: str) -> Node:
-        return next(n for n in self._nodes if n.name == name)
-
     def _computed(self, step: fx.Node) -> Value:
         """A constant: nothing that it depends on changes with the images."""
         read: Any = self._values.__getitem__
@@ -203,17 +200,10 @@ class Reader:
         return found
 
     def _reads_batch(self, step: fx.Node) -> bool:
-        found = False
-
-        def look(value: Any) -> None:
-            nonlocal found
-            if isinstance(value, int) and not isinstance(value, bool) and value and value % self.batch == 0:
-                found = True
-
-        for value in [*step.args, *step.kwargs.values()]:
-            for each in value if isinstance(value, list | tuple) else [value]:
-                look(each)
-        return found
+        """Whether one of its numbers is a multiple of the batch size."""
+        values: list[Any] = [*step.args, *step.kwargs.values()]
+        given = [v for value in values for v in (value if isinstance(value, list | tuple) else [value])]
+        return any(type(v) is int and v and v % self.batch == 0 for v in given)
 
     def _unique(self, name: str, *, factors: bool = False) -> str:
         """The name, numbered where it is taken as modules write it, or where that of the layer's first factor is."""

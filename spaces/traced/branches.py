@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node
+from hwnas.spaces.traced.graph import Graph
+from hwnas.spaces.traced.templates import template_of
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,19 @@ def find_branches(graph: Graph) -> tuple[list[Branch], dict[str, str]]:
     branches: list[Branch] = []
     left: dict[str, str] = {}
     everything = graph.before([graph.output.name])
+    macs = {layer.name: template_of(layer, graph).macs for layer in graph.products}
     for node in graph:
         if node.kind != "add" or node.inputs[0] == node.inputs[1]:
             continue
-        sides = {}
+        sides: dict[str, set[str]] = {}
         for side, other in (node.inputs, node.inputs[::-1]):
             own = everything - graph.before([graph.output.name], without=(side, node.name))
-            if own and other not in own and any(graph[name].kind in PRODUCTS for name in own):
+            if other not in own and own & macs.keys():
                 sides[side] = own
         if not sides:
             left[node.name] = "neither of what it adds is computed for it alone by a layer with weights"
             continue
-        dropped = max(sides, key=lambda side: sum(macs_of(graph[name], graph) for name in sides[side]))
+        dropped = max(sides, key=lambda side: sum(macs.get(name, 0) for name in sides[side]))
         kept = node.inputs[1] if dropped == node.inputs[0] else node.inputs[0]
         name = node.name.rpartition(".")[0] or node.name
         name = name if all(b.name != name for b in branches) else node.name
@@ -54,13 +55,3 @@ def find_branches(graph: Graph) -> tuple[list[Branch], dict[str, str]]:
 def enclosing(branches: list[Branch], graph: Graph) -> Mapping[str, tuple[Branch, ...]]:
     """Of each node, the branches that it runs for."""
     return {node.name: tuple(b for b in branches if node.name in b.nodes) for node in graph}
-
-
-def macs_of(node: Node, graph: Graph) -> int:
-    """Multiply–accumulates of a node for one image."""
-    if node.kind not in PRODUCTS:
-        return 0
-    read = graph[node.inputs[0]]
-    positions = math.prod((read if node.kind == "deconv" else node).size)
-    groups = int(node.attributes.get("groups", 1))
-    return node.channels * read.channels // groups * math.prod(node.kernel_size) * positions

@@ -10,7 +10,6 @@ add channels of zeros (ResNet's option A) need no rules of their own.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.spaces.call_text import parse_call
 from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node
 from hwnas.spaces.traced.operations import ELEMENTWISE, SPATIAL
 
@@ -221,21 +221,19 @@ class _Follower:
 
 def passes_channels(node: Node, inputs: Sequence[Node]) -> bool:
     """Whether a call computes each channel from the same channel of what it reads, and nothing else."""
-    steps = json.loads(node.attributes["call"])["steps"]
-    if len(steps) > 1 or node.parameters or any(i.channels != node.channels for i in inputs):
+    first, *others = parse_call(node.attributes["call"]).steps
+    if others or node.parameters or any(i.channels != node.channels for i in inputs):
         return False
-    (step,) = steps
-    if step["op"] in SPATIAL:
+    if first.op in SPATIAL:
         return len(node.shape) == 3
-    if step["op"] in ELEMENTWISE:
+    if first.op in ELEMENTWISE:
         return all(i.shape == node.shape for i in inputs)
-    return bool(step["op"] == "aten.reshape.default" and step["args"][1][1] == -1)
+    return first.op == "aten.reshape.default" and first.args[1][1] == -1
 
 
 def described(node: Node) -> str:
     """The operations of a call, such as "layer_norm, linear"."""
-    steps = json.loads(node.attributes["call"])["steps"]
-    return ", ".join(dict.fromkeys(s["op"].split(".")[1] for s in steps))
+    return ", ".join(dict.fromkeys(parse_call(node.attributes["call"]).names))
 
 
 def find_channels(graph: Graph) -> Channels:

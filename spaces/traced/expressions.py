@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from hwnas.spaces.call_text import MOVERS, call_text
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.traced.graph import Node
-from hwnas.spaces.traced.operations import MOVES
 
 if TYPE_CHECKING:
     from hwnas.spaces.traced.aten import Reader
@@ -26,6 +25,7 @@ class Expression:
         target: Such as ``aten.view.default``.
         args, kwargs: As torch takes them, but for nodes, expressions, names of constants (`Constant`), `Batch` sizes.
         picked: Of several results, which; None where there is one.
+        whole: The operation that gives these several results.
     """
 
     target: str
@@ -41,7 +41,7 @@ class Expression:
     @property
     def moves(self) -> bool:
         """Whether it computes nothing."""
-        return self.target.split(".")[1] in MOVES
+        return self.target in MOVERS
 
 
 @dataclass(frozen=True)
@@ -90,35 +90,31 @@ def applied(target: str, *args: Any) -> Expression:
     return Expression(target, args, {})
 
 
-def call(expression: Expression) -> tuple[str, list[str], list[str]]:
-    """The text of a ``call`` operator, the names of the nodes that it reads, and those of its constants.
+def call(expression: Expression) -> tuple[str, list[Node], list[str]]:
+    """The text of a ``call``, see `hwnas.spaces.call_text`; the nodes that it reads, and names of its constants.
 
-    See `hwnas.spaces.calls` for the text.
+    Shapes of what it reads are in the text where they differ; else those of the operator say them.
     """
-    steps: list[dict[str, Any]] = []
+    steps: list[tuple[str, list[Any], dict[str, Any]]] = []
     numbers: dict[int, int] = {}
-    inputs: list[str] = []
+    inputs: list[Node] = []
     constants: dict[str, tuple[int, ...]] = {}
 
-    def place(own: Expression) -> Any:
+    def place(own: Expression) -> dict[str, Any]:
         if own.whole is not None:
-            return {"step": _number(own.whole), "item": own.picked}
-        return {"step": _number(own)}
-
-    def _number(own: Expression) -> int:
+            return place(own.whole) | {"item": own.picked}
         if id(own) not in numbers:
-            args = [write(a) for a in own.args]
-            kwargs = {name: write(v) for name, v in own.kwargs.items()}
-            steps.append({"op": own.target, "args": args, "kwargs": kwargs})
+            step = (own.target, [write(a) for a in own.args], {name: write(v) for name, v in own.kwargs.items()})
+            steps.append(step)
             numbers[id(own)] = len(steps) - 1
-        return numbers[id(own)]
+        return {"step": numbers[id(own)]}
 
     def write(value: Any) -> Any:
         match value:
             case Node():
-                if value.name not in inputs:
-                    inputs.append(value.name)
-                return {"input": inputs.index(value.name)}
+                if value not in inputs:
+                    inputs.append(value)
+                return {"input": inputs.index(value)}
             case Expression():
                 return place(value)
             case Constant():
@@ -134,6 +130,7 @@ def call(expression: Expression) -> tuple[str, list[str], list[str]]:
 
     last = place(expression)
     if "item" in last:
-        steps.append({"op": "aten.clone.default", "args": [last], "kwargs": {}})
-    document = {"steps": steps, "parameters": [list(shape) for shape in constants.values()]}
-    return json.dumps(document, sort_keys=True, separators=(",", ":")), inputs, list(constants)
+        steps.append(("aten.clone.default", [last], {}))
+    shapes = [node.shape for node in inputs]
+    text = call_text(steps, constants.values(), shapes if len(set(shapes)) > 1 else ())
+    return text, inputs, list(constants)

@@ -9,9 +9,9 @@ from hwnas.spaces.blocks.residual import waits_beside
 from hwnas.spaces.blocks.shapes import tensor_bytes
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.rank import Form, factorise
+from hwnas.spaces.traced.channels import kept_bundles
+from hwnas.spaces.traced.templates import INPUT
 
-INPUT = "input.quantize"
-"""What reads the model's input reads this."""
 Spec = tuple[int, tuple[tuple[tuple[int, ...], int, tuple[tuple[int, int], ...]], ...]]
 """How many channels always stay; and of each width the bundles of its segments, the channels of its first writer that a
 bundle is, and pairs of a segment and how many channels each of its bundles is here."""
@@ -19,8 +19,6 @@ bundle is, and pairs of a segment and how many channels each of its bundles is h
 
 def channels_kept(spec: Spec, *shares: float) -> int:
     """The channels of a tensor, given the shares of its widths that are kept."""
-    from hwnas.spaces.traced.channels import kept_bundles
-
     fixed, widths = spec
     count = fixed
     for (sizes, times, parts), share in zip(widths, shares, strict=True):

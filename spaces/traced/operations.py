@@ -31,8 +31,3 @@ SPATIAL = frozenset(
     )
 )  # fmt: skip
 """Operations on each map by itself."""
-MOVES = frozenset({
-    "view", "reshape", "permute", "transpose", "select", "slice", "expand", "squeeze", "unsqueeze", "flatten",
-    "unbind", "split", "chunk", "split_with_sizes", "t", "movedim", "unflatten",
-})  # fmt: skip
-"""Names of operations that move values, and compute none."""

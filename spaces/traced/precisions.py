@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from hwnas.spaces.call_text import parse_call
 from hwnas.spaces.traced.branches import Branch
 from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node, NodeKind
 
@@ -29,7 +30,7 @@ def precision_groups(graph: Graph, branches: Sequence[Branch]) -> tuple[dict[str
     order = {node.name: i for i, node in enumerate(graph)}
     dropped = {b.addition: b.dropped for b in branches}
     for node in graph:
-        for name in _alike(node, dropped):
+        for name in _alike(node, dropped, graph):
             first, second = sorted((root(node.name), root(name)), key=order.__getitem__)
             parent[second] = first
     groups: dict[str, list[Node]] = defaultdict(list)
@@ -44,8 +45,9 @@ def precision_groups(graph: Graph, branches: Sequence[Branch]) -> tuple[dict[str
     return {node.name: names[root(node.name)] for node in graph}, frozenset(floats)
 
 
-def _alike(node: Node, dropped: Mapping[str, str]) -> tuple[str, ...]:
-    if node.kind in MOVERS or (node.kind == "call" and "max_pool2d" in node.attributes["call"]):
+def _alike(node: Node, dropped: Mapping[str, str], graph: Graph) -> tuple[str, ...]:
+    moves = node.kind == "call" and node is not graph.output and parse_call(node.attributes["call"]).moves
+    if node.kind in MOVERS or moves:
         return node.inputs[:1]
     match node.kind:
         case "scale":

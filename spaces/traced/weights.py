@@ -76,30 +76,26 @@ def compressed(
         name: np.array([i for i, b in enumerate(layout) if b not in space.channels.segment_of or b in kept])
         for name, layout in space.channels.layouts.items()
     }
+    units = {operator.name: network.unit(operator) for operator in network.workload.operators}
     for node in space.graph:
-        if node.parameters and module_name_of(node.name) in network.units:
+        if node.parameters and node.name in units:  # a dropped branch has none
             read = stays[node.inputs[0]] if node.inputs else np.array([], dtype=np.int64)
             whole = space.graph[node.inputs[0]].channels if node.inputs else 0
-            _give(network, node, state, stays[node.name], read, whole, evidence.moments)
+            _give(units, node, state, stays[node.name], read, whole, evidence.moments)
     return network.eval()
 
 
-def module_name_of(name: str) -> str:
-    """The name of the module of an operator of that name."""
-    return name.replace(".", "_")
-
-
 def _give(
-    network: Network, node: Node, state: Mapping[str, Tensor], out: Indexes, read: Indexes, whole: int,
+    units: Mapping[str, Unit], node: Node, state: Mapping[str, Tensor], out: Indexes, read: Indexes, whole: int,
     moments: Mapping[tuple[str, str], Tensor],
 ) -> None:  # fmt: skip
-    unit = cast(Unit, network.units[module_name_of(node.name)])
+    unit = units[node.name]
     own = {role: state[name] for role, name in node.parameters.items()}
     bias = own.get("bias")
     if node.kind in PRODUCTS:
         weight = cut_weight(own["weight"], node, out, read)
         if is_factor(unit.operator):
-            first_unit = cast(ProductUnit, network.units[f"{module_name_of(node.name)}_in"])
+            first_unit = cast(ProductUnit, units[f"{node.name}_in"])
             first, second = _factors(weight, node, read, whole, first_unit.operator, moments)
             first_unit.layer.weight.copy_(first)
             _layer(unit).weight.copy_(second)
@@ -142,10 +138,8 @@ def cut_weight(weight: Tensor, node: Node, out: Indexes, read: Indexes) -> Tenso
         out, read: Indexes of channels, in order.
     """
     groups = node.attributes.get("groups", 1)
-    if node.kind == "deconv":
-        first, second, width = read, out, weight.shape[1]
-    else:
-        first, second, width = out, read, weight.shape[1]
+    first, second = (read, out) if node.kind == "deconv" else (out, read)
+    width = weight.shape[1]
     channels = len(weight) if node.kind == "deconv" else width * groups
     whole = np.arange(width) if groups == channels else second[second < width]  # depthwise layers lose groups instead
     within = second if groups == 1 else whole

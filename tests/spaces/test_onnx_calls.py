@@ -16,20 +16,9 @@ from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_calls import exported_call
 from hwnas.spaces.onnx_graph import operator_to_onnx, snap_biases, to_onnx, weight_bytes
 from tests.every_call import CASES, COMPUTING, MOVING, TOKENS, X, built, call_unit, fed, image_shape, one
-from tests.every_kind import images, lived_in
+from tests.every_kind import images, lived_in, outputs
 
 every_case = pytest.mark.parametrize("name", CASES)
-
-
-def outputs(network: Network, model: onnx.ModelProto, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Of the module and of the file."""
-    onnx.checker.check_model(model, full_check=True)
-    x = images(network, n, 9)
-    with torch.no_grad():
-        expected = network(x).numpy()
-    (actual,) = OnnxRuntime().session(model).run(None, {"input": x.numpy()})
-    assert actual.shape == expected.shape
-    return expected, actual
 
 
 @every_case

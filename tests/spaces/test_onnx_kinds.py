@@ -19,19 +19,9 @@ from hwnas.spaces.network import Network
 from hwnas.spaces.onnx_graph import operator_to_onnx, snap_biases, to_onnx, weight_bytes
 from hwnas.spaces.quantizers import NO_SCALE, ActivationQuantizer, weight_scale
 from hwnas.spaces.units import ConvUnit
-from tests.every_kind import OPERATORS, alone, built, conv, everything, images
+from tests.every_kind import OPERATORS, alone, built, conv, everything, images, outputs
 
 every_operator = pytest.mark.parametrize("name", OPERATORS)
-
-
-def outputs(network: Network, model: onnx.ModelProto, n: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Of the module and of the file."""
-    x = images(network, n, 9)
-    with torch.no_grad():
-        expected = network(x).numpy()
-    (actual,) = OnnxRuntime().session(model).run(None, {"input": x.numpy()})
-    assert actual.shape == expected.shape
-    return expected, actual
 
 
 def exported(network: Network) -> onnx.ModelProto:
