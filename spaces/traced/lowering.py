@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hwnas.spaces.blocks.residual import waits_beside
 from hwnas.spaces.blocks.shapes import tensor_bytes
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.rank import Form, factorise
@@ -38,9 +37,9 @@ def channels_there(ways: tuple[tuple[int, ...], ...], channels: int, *present: b
     return channels if any(all(present[i] for i in way) for way in ways) else 0
 
 
-def held_beside(held: int, channels: int, size: tuple[int, int], first: int, second: int) -> int:
-    """What waits while two tensors of so many bits are added; see `waits_beside`."""
-    return held + waits_beside(channels, size, first, second)
+def held_beside(held: int, channels: int, size: tuple[int, int], bits: int) -> int:
+    """What waits while two tensors of so many bits are added, of which the operator counts one."""
+    return held + tensor_bytes(channels, size, bits)
 
 
 def read_input(_name: str, channels: int, size: tuple[int, int], bits: int) -> tuple[Operator, ...]:
@@ -76,23 +75,13 @@ def step(
 
 
 def addition(
-    name: str, template: Operator, alone: Operator, channels: int, a_kept: int, a_out: int, held: int, present: bool
+    name: str, template: Operator, alone: Operator, channels: int, bits: int, held: int, present: bool
 ) -> tuple[Operator, ...]:
-    """A sum; or, where its branch is dropped, the other side in the activation and bits that the sum would have."""
+    """A sum; or, where its branch is dropped, the other side in the activation that the sum would have."""
     if present:
-        return (
-            replace(
-                template, name=name, in_channels=channels, out_channels=channels, in_bits=max(a_kept, a_out),
-                out_bits=a_out, held_bytes=held_beside(held, channels, template.in_size, a_kept, a_out),
-            ),
-        )  # fmt: skip
-    nothing = alone.activation == "none" and a_kept == a_out
-    return (
-        replace(
-            alone, kind="identity" if nothing else "activate", name=name, in_channels=channels, out_channels=channels,
-            in_bits=a_kept, out_bits=a_out, held_bytes=held,
-        ),
-    )  # fmt: skip
+        held = held_beside(held, channels, template.in_size, bits)
+    shape = {"in_channels": channels, "out_channels": channels, "in_bits": bits, "out_bits": bits}
+    return (replace(template if present else alone, name=name, held_bytes=held, **shape),)
 
 
 def same(name: str, source: str, channels: int, bits: int) -> tuple[Operator, ...]:

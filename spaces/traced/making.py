@@ -90,7 +90,7 @@ class Maker:
         return self._when([b for b in first if all(b in other for other in others)])
 
     def _choose_bits(self) -> None:
-        groups, floats = precision_groups(self.graph, self.branches)
+        groups, floats = precision_groups(self.graph)
         for title in dict.fromkeys(groups.values()):
             if title in floats:
                 value: Value = Constant(32)
@@ -143,17 +143,13 @@ class Maker:
         elif node.kind == "add" and node.name in self.present:
             branch = next(b for b in self.branches if b.addition == node.name)
             remaining = Constant(alone(node, self.graph, branch.kept))
-            kept = self.written[branch.kept]
-            add(addition, template, remaining, own.channels, kept.bits, own.bits, held, self.present[node.name])
+            add(addition, template, remaining, own.channels, own.bits, held, self.present[node.name])
         elif node.kind == "concat":
             add(step, template, own.channels, own.channels, 0, source.bits, own.bits, held)
         else:
-            bits = source.bits
             if node.kind == "add":
-                both = [self.written[i].bits for i in node.inputs]
-                bits = compute(max, *both)
-                held = compute(held_beside, held, own.channels, Constant(node.size), *both)
-            add(step, template, source.channels, own.channels, self._front(node), bits, own.bits, held)
+                held = compute(held_beside, held, own.channels, Constant(node.size), own.bits)
+            add(step, template, source.channels, own.channels, self._front(node), source.bits, own.bits, held)
 
     def _layer(self, node: Node, when: Conditions) -> tuple[Value, ...]:
         """Weight bits, bits read and written, sparsity, and the factors of a layer with weights."""

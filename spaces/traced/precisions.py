@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from hwnas.spaces.call_text import parse_call
-from hwnas.spaces.traced.branches import Branch
 from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node, NodeKind
 
 MOVERS: frozenset[NodeKind] = frozenset({"pad", "slice", "shuffle", "flatten", "pool"})
 """Kinds whose output is in the bits of their input."""
 
 
-def precision_groups(graph: Graph, branches: Sequence[Branch]) -> tuple[dict[str, str], frozenset[str]]:
+def precision_groups(graph: Graph) -> tuple[dict[str, str], frozenset[str]]:
     """The tensor, by its node's name, whose bits each tensor has; and which of these are always floats.
 
-    What moves values has the bits of what it reads, a gated tensor those from before the gate, a concatenation and its
-    parts are alike, and a sum has those of the branch that it adds. What the model returns is in float32, and so is
-    what no layer with weights writes or reads.
+    What moves values has the bits of what it reads, a gated tensor those from before the gate, and concatenations and
+    sums those of all that they read: what is left of a sum without its branch is then the other side as it is, rather
+    than rounded once more. What the model returns is in float32, and so is what no layer with weights writes or reads.
     """
     parent = {node.name: node.name for node in graph}
 
@@ -28,9 +27,8 @@ def precision_groups(graph: Graph, branches: Sequence[Branch]) -> tuple[dict[str
         return name
 
     order = {node.name: i for i, node in enumerate(graph)}
-    dropped = {b.addition: b.dropped for b in branches}
     for node in graph:
-        for name in _alike(node, dropped, graph):
+        for name in _alike(node, graph):
             first, second = sorted((root(node.name), root(name)), key=order.__getitem__)
             parent[second] = first
     groups: dict[str, list[Node]] = defaultdict(list)
@@ -45,17 +43,15 @@ def precision_groups(graph: Graph, branches: Sequence[Branch]) -> tuple[dict[str
     return {node.name: names[root(node.name)] for node in graph}, frozenset(floats)
 
 
-def _alike(node: Node, dropped: Mapping[str, str], graph: Graph) -> tuple[str, ...]:
+def _alike(node: Node, graph: Graph) -> tuple[str, ...]:
     moves = node.kind == "call" and node is not graph.output and parse_call(node.attributes["call"]).moves
     if node.kind in MOVERS or moves:
         return node.inputs[:1]
     match node.kind:
         case "scale":
             return node.inputs[:1]
-        case "concat":
+        case "concat" | "add":
             return node.inputs
-        case "add":
-            return (dropped.get(node.name, node.inputs[0]),)
     return ()
 
 

@@ -34,7 +34,7 @@ def alone(node: Node, graph: Graph, kept: str) -> Operator:
     if activation in ("relu", "relu6") and _is_through(graph[kept], graph, activation):
         activation = "none"
     return Operator(
-        "activate", node.channels, node.channels, node.size, node.size, activation=activation,
+        "identity" if activation == "none" else "activate", node.channels, node.channels, node.size, node.size, activation=activation,
         inputs=(read_name(kept),),
     )  # fmt: skip
 

@@ -149,6 +149,25 @@ def test_the_file_computes_what_the_network_computes(family, tmp_path) -> None:
         assert np.abs(actual - expected).max() <= tolerance * max(1.0, np.abs(expected).std())
 
 
+def test_what_a_dropped_branch_leaves_is_not_rounded_again(tmp_path) -> None:
+    """ONNX Runtime would round it once, with one of the two scales."""
+    model = trace_model(settled(MODELS["resnet"]()), torch.zeros(1, *SHAPE))
+    space = model.space(JOINT)
+    bits = {name: 8 for name in space.options if name.endswith("_bits")}
+    candidate = dict(space.reference()) | bits | {"layer1.0.present": False, "layer1.1.present": False}
+    network = compressed(space, candidate, model.state, evidence(space))
+    assert not any(o.name.startswith("layer1") for o in network.workload.operators)
+    recalibrate(network, [images(16)])
+    snap_biases(network)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(to_onnx(network).SerializeToString())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (actual,) = session.run(None, {"input": images(64).numpy()})
+    with torch.no_grad():
+        expected = network(images(64)).numpy()
+    assert np.abs(actual - expected).mean() <= 0.005 * expected.std()
+
+
 def test_the_space_is_rebuilt_from_plain_data(family) -> None:
     _, _, space = family
     again = space_from_spec(space.spec)
