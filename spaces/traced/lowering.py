@@ -80,8 +80,12 @@ def addition(
     """A sum; or, where its branch is dropped, the other side in the activation that the sum would have."""
     if present:
         held = held_beside(held, channels, template.in_size, bits)
-    shape = {"in_channels": channels, "out_channels": channels, "in_bits": bits, "out_bits": bits}
-    return (replace(template if present else alone, name=name, held_bytes=held, **shape),)
+    left = template if present else alone
+    return (
+        replace(
+            left, name=name, in_channels=channels, out_channels=channels, in_bits=bits, out_bits=bits, held_bytes=held
+        ),
+    )
 
 
 def same(name: str, source: str, channels: int, bits: int) -> tuple[Operator, ...]:

@@ -33,10 +33,10 @@ def alone(node: Node, graph: Graph, kept: str) -> Operator:
     activation = node.attributes.get("activation", "none")
     if activation in ("relu", "relu6") and _is_through(graph[kept], graph, activation):
         activation = "none"
+    kind: Any = "identity" if activation == "none" else "activate"
     return Operator(
-        "identity" if activation == "none" else "activate", node.channels, node.channels, node.size, node.size, activation=activation,
-        inputs=(read_name(kept),),
-    )  # fmt: skip
+        kind, node.channels, node.channels, node.size, node.size, activation=activation, inputs=(read_name(kept),)
+    )
 
 
 def _is_through(node: Node, graph: Graph, activation: str) -> bool:
