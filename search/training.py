@@ -18,6 +18,7 @@ from hwnas.search.distillation import distillation_loss
 from hwnas.spaces.calibration import recalibrate
 from hwnas.spaces.errors import DivergedError, UnavailableError
 from hwnas.spaces.network import Network
+from hwnas.spaces.unit import set_rounding
 
 EVALUATION_BATCH = 256
 CALIBRATION_IMAGES = 2048
@@ -42,6 +43,10 @@ class Recipe(BaseModel):
         average: Decay per step of an exponential moving average of the weights, which is what is evaluated; 0 for none.
         distillation: Share of the loss that comes from the answers of a teacher, where there is one.
         temperature: At which its answers are learnt.
+        rounding_after: Share of the steps before weights and activations are rounded: they are trained as floats until
+            then, which is faster, and so is learning to make good what was cut away.
+        precision: What floats are multiplied as until then (networks that round nothing: throughout). ``bfloat16`` is
+            faster where the hardware has it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +66,8 @@ class Recipe(BaseModel):
     average: float = Field(default=0.0, ge=0, lt=1)
     distillation: float = Field(default=0.9, ge=0, le=1)
     temperature: PositiveFloat = 4.0
+    rounding_after: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 def training_device(on_gpu: bool) -> torch.device:
@@ -113,6 +120,10 @@ class Trainer:
         steps_per_epoch = max(1, -(-self._images // recipe.batch_size))
         self._steps = steps_per_epoch * recipe.epochs
         self._warmup = max(1.0, steps_per_epoch * recipe.warmup_epochs)
+        self._rounding_step = round(self._steps * recipe.rounding_after)
+        self._never_rounds = all(
+            o.out_bits >= 32 and (o.weight_bits >= 32 or not o.weights) for o in network.workload.operators
+        )
         self._step = 0
 
     def train_epoch(self) -> float:
@@ -123,12 +134,15 @@ class Trainer:
         """
         recipe = self.recipe
         self.network.train()
+        set_rounding(self.network, self._step >= self._rounding_step)
         total, count = 0.0, 0
         for images, labels in batches(self._part(), recipe.batch_size, self.generator):
             changes = recipe.model_dump(include={"shift", "flip", "rotate", "zoom"})
             x = self.dataset.normalise(augment(images.float(), self.generator, **changes))
             x = x.to(self.device).contiguous(memory_format=torch.channels_last)
             labels = labels.to(self.device)
+            if self._step == self._rounding_step:
+                set_rounding(self.network, True)
             rate = self._learning_rate()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -152,12 +166,15 @@ class Trainer:
         Its statistics are re-estimated on the training split: after few steps the moving averages lag far behind.
         """
         network = self.averaged or self.network
+        set_rounding(network, True)
         calibrate(network, self.dataset, self.recipe.batch_size)
         return network.eval()
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         recipe = self.recipe
-        logits = self.network(images)
+        floats = self._never_rounds or self._step <= self._rounding_step
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=floats and recipe.precision == "bfloat16"):
+            logits = self.network(images).float()
         own = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if self.teacher is None:
             return own

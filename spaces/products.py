@@ -46,7 +46,7 @@ class ProductUnit(Unit):
 
     def rounded(self) -> Tensor:
         """The weights that it computes with, in the layer's order: pruned, then quantised."""
-        return self.laid_out(quantize_weight(self.pruned(), self.operator.weight_bits))
+        return self.laid_out(quantize_weight(self.pruned(), self.operator.weight_bits if self.rounds else 32))
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Pruned weight (out, …), factor per output channel, and bias: the layer with its batch normalisation in it."""

@@ -27,15 +27,21 @@ ACTIVATIONS: Mapping[str, Callable[[int], nn.Module | None]] = {
 
 
 class Unit(nn.Module):
-    """One operator: its arithmetic, normalisation, activation, and the quantiser of the tensor that it writes."""
+    """One operator: its arithmetic, normalisation, activation, and the quantiser of the tensor that it writes.
+
+    Attributes:
+        operator: What it computes.
+        rounds: Whether it rounds weights and activations to their bits; see `set_rounding`.
+    """
 
     def __init__(self, operator: Operator) -> None:
         super().__init__()
         self.operator = operator
+        self.rounds = True
         self.norm = nn.BatchNorm2d(operator.out_channels) if operator.affine == "norm" else None
         self.activation = ACTIVATIONS[operator.activation](operator.out_channels)
-        rounds = operator.out_bits <= 8 and not operator.moves_integers
-        self.quantizer = ActivationQuantizer(operator.out_bits) if rounds else None
+        quantizes = operator.out_bits <= 8 and not operator.moves_integers
+        self.quantizer = ActivationQuantizer(operator.out_bits) if quantizes else None
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """The arithmetic before normalisation and activation."""
@@ -44,9 +50,16 @@ class Unit(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs (batch, channels, height, width), (batch, tokens, features) or (batch, features) to the output."""
         y = self.compute(*inputs)
-        for step in (self.norm, self.activation, self.quantizer):
+        for step in (self.norm, self.activation, self.quantizer if self.rounds else None):
             y = y if step is None else cast(Tensor, step(y))
         return y
+
+
+def set_rounding(network: nn.Module, rounds: bool) -> None:
+    """Lets all units of a network round, or compute with weights and activations as they are: training may begin so."""
+    for module in network.modules():
+        if isinstance(module, Unit):
+            module.rounds = rounds
 
 
 def folded_norm(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

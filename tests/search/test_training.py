@@ -239,3 +239,58 @@ def test_a_quantised_network_that_is_trained_stays_on_its_levels() -> None:
     steps = (found[0] / scale).numpy()
     assert np.abs(steps - np.rint(steps)).max() < 1e-3
     assert len(np.unique(np.rint(steps))) <= 256
+
+
+def test_rounding_may_begin_late_and_always_counts_in_the_end() -> None:
+    """Ten steps of which six are in floats: then the same weights as of a network that rounds nothing."""
+    dataset = digits(160)
+    late = a_trainer(dataset, 8, epochs=2, batch_size=32, rounding_after=0.6)
+    floats = a_trainer(dataset, 32, epochs=2, batch_size=32)
+    floats.network.load_state_dict(late.network.state_dict(), strict=False)
+    rounded: list[bool] = []
+    late.network.register_forward_pre_hook(lambda *_: rounded.append(next(iter(late.network.units.values())).rounds))
+    late.train_epoch()
+    floats.train_epoch()
+    own = dict(floats.network.named_parameters())
+    assert all(torch.equal(value, own[name]) for name, value in late.network.named_parameters())
+    quantisers = [m for m in late.network.modules() if isinstance(m, ActivationQuantizer)]
+    assert not any(q.observed for q in quantisers)
+    late.train_epoch()
+    assert rounded == [False] * 6 + [True] * 4
+    assert all(q.observed for q in quantisers)
+
+
+def test_an_epoch_that_does_not_round_is_judged_by_the_rounded_network() -> None:
+    dataset = digits(160)
+    trainer = a_trainer(dataset, 8, epochs=2, batch_size=32, rounding_after=0.9)
+    trainer.train_epoch()
+    network = trainer.calibrated()
+    assert all(m.observed for m in network.modules() if isinstance(m, ActivationQuantizer))
+    again = trainer.calibrated()
+    x = dataset.normalise(dataset.validation.images)
+    assert torch.equal(network(x), again(x))
+    rounded: list[bool] = []
+    trainer.network.register_forward_pre_hook(
+        lambda *_: rounded.append(next(iter(trainer.network.units.values())).rounds)
+    )
+    trainer.train_epoch()
+    assert rounded == [False] * 4 + [True]
+
+
+def test_bfloat16_learns_what_float32_learns() -> None:
+    dataset = digits(500)
+    for bits, after in ((32, 0.0), (8, 0.5)):
+        trainer = a_trainer(
+            dataset,
+            bits,
+            epochs=3,
+            batch_size=32,
+            learning_rate=0.02,
+            shift=0,
+            precision="bfloat16",
+            rounding_after=after,
+        )
+        for _ in range(3):
+            trainer.train_epoch()
+        assert all(p.dtype == torch.float32 for p in trainer.network.parameters())
+        assert accuracy(trainer.calibrated(), dataset, dataset.validation) > 0.5
