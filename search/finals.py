@@ -48,9 +48,9 @@ def train_final(
     try:
         for _ in range(evaluator.recipe.epochs):
             trainer.train_epoch()
+        network = trainer.calibrated().cpu()
     except DivergedError:
         return float("nan"), b""
-    network = trainer.calibrated().cpu()
     snap_biases(network)
     return accuracy(network, dataset, dataset.validation), weights_file(network, candidate)
 

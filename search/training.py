@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,12 +25,16 @@ from hwnas.search.augmentation import augment
 from hwnas.search.datasets import Dataset, Split, batches
 from hwnas.search.distillation import distillation_loss
 from hwnas.spaces.calibration import recalibrate
-from hwnas.spaces.errors import DivergedError, UnavailableError
+from hwnas.spaces.compression.range_calibration import calibrate_ranges
+from hwnas.spaces.compression.ranges import RANGE_METHODS
+from hwnas.spaces.errors import DivergedError, InvalidOptionError, UnavailableError
 from hwnas.spaces.network import Network
+from hwnas.spaces.quantizers import ActivationQuantizer
 from hwnas.spaces.unit import set_rounding
 
 EVALUATION_BATCH = 256
 CALIBRATION_IMAGES = 2048
+TRACKED = "tracked"
 
 
 class Recipe(BaseModel):
@@ -47,6 +60,8 @@ class Recipe(BaseModel):
             then, which is faster, and so is learning to make good what was cut away.
         precision: What floats are multiplied as until then (networks that round nothing: throughout). ``bfloat16`` is
             faster where the hardware has it.
+        ranges: Of activations: ``tracked``, which are moving averages of extremes, or a method of
+            `hwnas.spaces.compression.ranges`, by which they are set when rounding begins, and anew when it ends.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,6 +83,14 @@ class Recipe(BaseModel):
     temperature: PositiveFloat = 4.0
     rounding_after: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
+    ranges: str = TRACKED
+
+    @field_validator("ranges")
+    @classmethod
+    def _known_ranges(cls, name: str) -> str:
+        if name not in (names := (TRACKED, *RANGE_METHODS)):
+            raise ValueError(f"ranges of activations are found by one of {', '.join(names)}, not by {name!r}")
+        return name
 
 
 def training_device(on_gpu: bool) -> torch.device:
@@ -142,7 +165,7 @@ class Trainer:
             x = x.to(self.device).contiguous(memory_format=torch.channels_last)
             labels = labels.to(self.device)
             if self._step == self._rounding_step:
-                set_rounding(self.network, True)
+                self._begin_rounding()
             rate = self._learning_rate()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -164,11 +187,23 @@ class Trainer:
         """The network whose accuracy counts (the averaged one where there is one), ready for evaluation.
 
         Its statistics are re-estimated on the training split: after few steps the moving averages lag far behind.
+
+        Raises:
+            DivergedError: See `find_ranges`.
         """
         network = self.averaged or self.network
         set_rounding(network, True)
-        calibrate(network, self.dataset, self.recipe.batch_size)
+        calibrate(network, self.dataset, self.recipe.batch_size, self.recipe.ranges)
         return network.eval()
+
+    def _begin_rounding(self) -> None:
+        set_rounding(self.network, True)
+        if self.recipe.ranges != TRACKED:
+            find_ranges(self.network, self.dataset, self.recipe.batch_size, self.recipe.ranges)
+            self.network.train()
+            for module in self.network.modules():
+                if isinstance(module, ActivationQuantizer):
+                    module.tracks = False
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         recipe = self.recipe
@@ -221,23 +256,37 @@ def accuracy(network: nn.Module, dataset: Dataset, split: Split) -> float:
     return right / len(split)
 
 
-def calibrate(network: nn.Module, dataset: Dataset, batch_size: int) -> None:
+def calibrate(network: nn.Module, dataset: Dataset, batch_size: int, ranges: str = TRACKED) -> None:
     """Re-estimates batch-norm statistics and quantiser ranges on training images as they are.
 
     During training both are moving averages over augmented images and over weights that were still changing.
     """
-    device = _device_of(network)
-    recalibrate(network, (images.to(device) for images in _first_images(dataset, batch_size)))
+    recalibrate(network, _first_images(dataset, batch_size, _device_of(network)))
+    find_ranges(network, dataset, batch_size, ranges)
+
+
+def find_ranges(network: nn.Module, dataset: Dataset, batch_size: int, ranges: str) -> None:
+    """Sets the ranges of activations by a method, see `Recipe.ranges`, and leaves those that are tracked.
+
+    Raises:
+        DivergedError: Activations are not finite.
+    """
+    if ranges == TRACKED:
+        return
+    try:
+        calibrate_ranges(network, _first_images(dataset, batch_size, _device_of(network)), ranges)
+    except InvalidOptionError as error:
+        raise DivergedError(f"activations have no range: {error}; lower training.learning_rate") from error
 
 
 def _device_of(network: nn.Module) -> torch.device:
     return next((p.device for p in network.parameters()), torch.device("cpu"))
 
 
-def _first_images(dataset: Dataset, batch_size: int) -> Iterator[Tensor]:
+def _first_images(dataset: Dataset, batch_size: int, device: torch.device) -> Iterator[Tensor]:
     seen = 0
     for images, _ in batches(dataset.train, batch_size, torch.Generator().manual_seed(0)):
-        yield dataset.normalise(images)
+        yield dataset.normalise(images).to(device)
         seen += len(images)
         if seen >= CALIBRATION_IMAGES:
             break

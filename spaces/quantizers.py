@@ -39,12 +39,15 @@ def quantize_weight(weight: Tensor, bits: int) -> Tensor:
 class ActivationQuantizer(nn.Module):
     """Rounds a tensor to 2^bits evenly spaced values, of which real zero is one.
 
-    In training mode it tracks the range as a moving average of each batch's extremes. Values outside the range are
-    clipped and get no gradient; inside it the gradient passes straight through.
+    In training mode it tracks the range as a moving average of each batch's extremes, unless the range was set. Values
+    outside the range are clipped and get no gradient; inside it the gradient passes straight through.
 
     Args:
         bits: At most 8.
         momentum: Weight of a new batch in the moving average.
+
+    Attributes:
+        tracks: Whether training moves the range.
     """
 
     low: Tensor
@@ -55,6 +58,7 @@ class ActivationQuantizer(nn.Module):
         super().__init__()
         self.bits = bits
         self.momentum = momentum
+        self.tracks = True
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.ones(()))
         self.register_buffer("observed", torch.zeros((), dtype=torch.bool))
@@ -75,7 +79,7 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
-        if self.training:
+        if self.training and self.tracks:
             self._observe(x)
         scale, zero = self.scale_and_zero_point()
         return cast(Tensor, _Round.apply(x, scale, -int(zero), self.levels - int(zero)))  # type: ignore[no-untyped-call]

@@ -43,7 +43,8 @@ def ensure_knowledge(run: Run, observer: Observer) -> None:
         evidence = find_evidence(run.original, run.space, batches, run.config.compression.criterion)
         save_evidence(evidence, run.folder / EVIDENCE)
     half = len(images) // 2
-    probe = Probe(trained_weights(run), images[:half], images[half:], labels[half:])
+    ranges = run.config.training.ranges
+    probe = Probe(trained_weights(run), images[:half], images[half:], labels[half:], ranges)
 
     def heard(share: float) -> None:
         observer.progress("changing it, one decision at a time", share)

@@ -16,11 +16,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwnas.search.compression.knowledge import TrainedWeights
+from hwnas.search.training import TRACKED
 from hwnas.spaces.calibration import recalibrate
 from hwnas.spaces.candidate import Candidate
+from hwnas.spaces.compression.range_calibration import calibrate_ranges
 from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.files import write_text
+from hwnas.spaces.network import Network
 from hwnas.spaces.space import Space
 
 Change = tuple[tuple[str, Option], ...]
@@ -76,12 +79,14 @@ class Probe:
         calibration: Images, as the model reads them, for the statistics and ranges of a changed network.
         images: Others, for its answers.
         labels: Of these.
+        ranges: How those of activations are found; see `hwnas.search.training.Recipe`.
     """
 
     weights: TrainedWeights
     calibration: Tensor
     images: Tensor
     labels: Tensor
+    ranges: str = TRACKED
 
     @cached_property
     def answers(self) -> Tensor:
@@ -90,8 +95,14 @@ class Probe:
         It is calibrated as changed ones are, so that what calibration does to all of them counts for none.
         """
         reference = self.weights.extract(self.weights.space.reference())
-        recalibrate(reference, torch.split(self.calibration, BATCH))
+        self.calibrate(reference)
         return functional.log_softmax(_logits(reference, self.images), dim=1)
+
+    def calibrate(self, network: Network) -> None:
+        """Statistics of normalisations and ranges of activations, for the weights that a network has."""
+        recalibrate(network, torch.split(self.calibration, BATCH))
+        if self.ranges != TRACKED:
+            calibrate_ranges(network, torch.split(self.calibration, BATCH), self.ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,7 @@ class Effect:
 def effect_of(probe: Probe, candidate_json: str) -> Effect:
     """Of the changes that a candidate makes, its normalisations and ranges calibrated. Runs in a worker process."""
     network = probe.weights.extract(Candidate.from_json(candidate_json))
-    recalibrate(network, torch.split(probe.calibration, BATCH))
+    probe.calibrate(network)
     logits = _logits(network, probe.images)
     answers = functional.log_softmax(logits, dim=1)
     divergence = functional.kl_div(answers, probe.answers, reduction="batchmean", log_target=True)

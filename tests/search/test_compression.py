@@ -134,6 +134,19 @@ class TestSensitivity:
     def test_the_model_itself_changes_nothing(self, space, probe) -> None:
         assert effect_of(probe, space.reference().to_json()).divergence == pytest.approx(0.0, abs=1e-6)
 
+    def test_ranges_are_found_as_training_finds_them(self, model) -> None:
+        """Four bits for activations with rare large values: clipping these moves the answers less than coarse steps."""
+        space = model.space({"act_bits": [4, 32]})
+        known = TrainedWeights(space.spec, model.state, find_evidence(model, space, batches(), "l1"))
+        candidate = dict(space.reference()) | {n: 4 for n in space.options if n.endswith("conv1.act_bits")}
+        text = space.decode(space.encode(candidate)).to_json()
+        damage = {
+            ranges: effect_of(Probe(known, images(64), images(64, 1), torch.arange(64) % 10, ranges), text).divergence
+            for ranges in ("tracked", "minmax", "mse")
+        }
+        assert damage["mse"] < damage["minmax"]
+        assert damage["tracked"] != damage["minmax"]
+
     def test_every_single_change_is_measured_once_and_known_again(self, space, probe, tmp_path) -> None:
         path, asked = tmp_path / "s.json", []
 

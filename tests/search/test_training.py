@@ -294,3 +294,30 @@ def test_bfloat16_learns_what_float32_learns() -> None:
             trainer.train_epoch()
         assert all(p.dtype == torch.float32 for p in trainer.network.parameters())
         assert accuracy(trainer.calibrated(), dataset, dataset.validation) > 0.5
+
+
+def test_ranges_are_set_by_a_method_and_stay_while_rounding_is_learnt() -> None:
+    dataset = digits(500)
+    trainer = a_trainer(dataset, 8, epochs=2, batch_size=32, rounding_after=0.5, ranges="percentile")
+    quantisers = [m for m in trainer.network.modules() if isinstance(m, ActivationQuantizer)]
+    trainer.train_epoch()
+    found: list[list[float]] = []
+    trainer.network.register_forward_pre_hook(lambda *_: found.append([float(q.high) for q in quantisers]))
+    trainer.train_epoch()
+    training = [highs for highs in found if len(highs)]
+    assert training[-1] == training[-2]
+    network = trainer.calibrated()
+    x = dataset.normalise(dataset.train.images)
+    arrived: list[float] = []
+    hooks = [q.register_forward_pre_hook(lambda _, xs: arrived.append(float(xs[0].amax()))) for q in quantisers]
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    highs = [float(q.high) for q in quantisers]
+    assert highs != training[-1]  # found anew
+    assert any(high < most for high, most in zip(highs, arrived, strict=True))  # a percentile clips
+
+
+def test_a_method_for_ranges_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="one of tracked, minmax, percentile, mse, kl, not by 'entropy'"):
+        Recipe(ranges="entropy")
