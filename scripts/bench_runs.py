@@ -59,7 +59,7 @@ def run_figures(
         controller_class(name, options)
         own = folder / "-".join([name, *(f"{key}{value}" for key, value in options.items())])
         wanted = config.model_copy(update={"controller": ControllerConfig(name=name, options=options)})
-        runs[own.name] = _opened(own, wanted)
+        runs[own.name] = opened(own, wanted)
     for name, run in runs.items():
         observer.note(f"controller {name}: {run.folder}")
         continue_run(run, observer)
@@ -73,14 +73,14 @@ def run_figures(
     return {name: row | search for name, row, search in zip(runs, rows, searches, strict=False)} | {REFERENCE: rows[-1]}
 
 
-def _opened(folder: Path, wanted: SearchConfig) -> Run:
-    """The run in the folder, or a new one."""
+def opened(folder: Path, wanted: SearchConfig, same: Sequence[str] = SAME) -> Run:
+    """The run in the folder, or a new one; raises `InvalidFileError` where sections of its configuration differ."""
     if not (folder / "device").exists():
         return Run.create(folder, wanted)
     run = Run.open(folder)
     expected = wanted.model_copy(update={"space": wanted.space.resolved()})
     known = run.config
-    differs = [section for section in SAME if getattr(known, section) != getattr(expected, section)]
+    differs = [section for section in same if getattr(known, section) != getattr(expected, section)]
     differs += ["device.name"] * (known.device.name != expected.device.name)
     differs += ["search.seed"] * (known.search.seed != expected.search.seed)
     if differs:

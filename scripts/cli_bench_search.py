@@ -1,4 +1,4 @@
-"""`hwnas bench search`, `runs`, `driver`, `supernet` and `compression`: how well searches search."""
+"""`hwnas bench search`, `runs`, `driver`, `supernet`, `compression` and `dimensions`: how well searches search."""
 
 from __future__ import annotations
 
@@ -200,3 +200,32 @@ def compression(folder: Path, candidates: int, seed: int) -> None:
     print_figures(figures["files"], "files against their modules")
     if candidates:
         print_figures(figures["proxy"], "the proxy against fine-tuned accuracy")
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the runs.")
+@click.option(
+    "--dimensions",
+    default="bits,channels,rank,depth",
+    show_default=True,
+    help="Names with commas between them; the joint search is done always.",
+)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Searches of each.")
+def dimensions(file: Path, out: Path, dimensions: str, seeds: int) -> None:
+    """Compress FILE's trained model jointly, by each dimension alone, and without a search, at one budget.
+
+    Runs that are in --out already are continued, or taken as they are.
+    """
+    from rich.console import Console
+
+    from hwnas.scripts.bench_dimensions import dimension_figures
+    from hwnas.scripts.figures_table import print_figures
+    from hwnas.scripts.progress import TerminalObserver
+    from hwnas.search.config import load_config
+
+    config = load_config(file)
+    with TerminalObserver(Console(stderr=True)) as observer:
+        figures = dimension_figures(config, [name for name in dimensions.split(",") if name], seeds, out, observer)
+    emit(figures)
+    print_figures(figures, str(file))

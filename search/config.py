@@ -238,6 +238,11 @@ class SearchConfig(_Section):
     final: FinalConfig = FinalConfig()
     part_of: str | None = None
 
+    @property
+    def final_recipe(self) -> Recipe:
+        """How the best are trained."""
+        return self.training.model_copy(update={"epochs": self.final.epochs, "images": self.final.images})
+
     @model_validator(mode="after")
     def _weights_to_share(self) -> SearchConfig:
         if self.space.model is not None:

@@ -305,8 +305,7 @@ def _train(
     from hwnas.search.ray_nodes import shared_out
 
     first = runs[0]
-    final, search_budget = first.config.final, first.config.search
-    recipe = first.config.training.model_copy(update={"epochs": final.epochs, "images": final.images})
+    recipe, search_budget = first.config.final_recipe, first.config.search
     evaluator = evaluator_of(first, recipe)
     observer.progress(f"training {len(candidates)} networks for {recipe.epochs} epochs", 0.0)
     paths = {c: [r.weights_path(c) for r, own in zip(runs, wanted, strict=True) if c in own] for c in candidates}

@@ -13,13 +13,15 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from hwnas.scripts.bench_compression import agreement_figures, proxy_figures
+from hwnas.scripts.bench_dimensions import dimension_figures
+from hwnas.search.compression.sensitivity import SENSITIVITY
 from hwnas.search.config import parse_config
 from hwnas.search.datasets import batches, load_dataset
 from hwnas.search.observer import Observer
 from hwnas.search.report.page import SENSITIVITY_CHART
 from hwnas.search.run import continue_run, run_search
 from hwnas.search.run_folder import Run
-from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
+from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError, UnknownNameError
 from tests.spaces.traced.models import DigitsNet
 
 JOINT = {"weight_bits": [4, 8, 32], "act_bits": [8, 32], "edge_bits": [8, 32], "keep": [0.5, 1.0], "rank": [0.5, 1.0]}
@@ -158,3 +160,32 @@ def test_the_benchmark_compares_files_with_modules_and_the_proxy_with_trainings(
         assert own["candidates"] == 4
         assert -1 <= own["kendall_tau"] <= 1
         assert 0 <= own["mean_error"] < 1
+
+
+@pytest.mark.slow
+def test_dimensions_are_compared_at_one_budget(weights: Path, tmp_path: Path) -> None:
+    wanted = config(weights)
+    heard: list[str] = []
+
+    class Listening(Observer):
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+    figures = dimension_figures(wanted, ["bits", "rank"], 1, tmp_path, Listening())
+    assert {"joint 0", "bits 0", "rank 0", "50% of all channels, int8", "static int8", "original"} == set(figures)
+    assert figures["original"]["points"] == 0
+    assert figures["static int8"]["times_smaller"] > 1.5
+    assert figures["50% of all channels, int8"]["times_smaller"] > figures["static int8"]["times_smaller"]
+    bits, rank, joint = (Run.open(tmp_path / f"{name}-0") for name in ("bits", "rank", "joint"))
+    assert {d.name.rpartition(".")[2] for d in bits.space.decisions} == {"weight_bits", "act_bits"}
+    assert {d.name.rpartition(".")[2] for d in rank.space.decisions} == {"rank", "form"}
+    assert not joint.result.exceeded
+    # Rank alone leaves floats: what it cannot reach is not asked of it.
+    assert any("at best, so that its target is 102% of this" in text for text in heard)
+    known = json.loads((joint.folder / SENSITIVITY).read_text())
+    assert json.loads((bits.folder / SENSITIVITY).read_text()) == known
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.onnx")}
+    assert dimension_figures(wanted, ["bits", "rank"], 1, tmp_path, Observer()) == figures
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.onnx")} == times
+    with pytest.raises(UnknownNameError, match="dimension 'bit'"):
+        dimension_figures(wanted, ["bit"], 1, tmp_path, Observer())
