@@ -121,9 +121,10 @@ def load_model(
     module_path, _, name = factory.partition(":")
     try:
         module = getattr(_imported(module_path), name)(**options)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever the user's own code raises
         raise InvalidSpaceError(
-            f"space.model must be package.module:function, whose function makes a torch module; {factory!r}: {error}"
+            f"space.model must be package.module:function, whose function makes a torch module; {factory!r}: "
+            f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(module, nn.Module):
         raise InvalidSpaceError(f"space.model {factory!r} makes {type(module).__name__}, not a torch module")
@@ -157,6 +158,10 @@ def _check(module: nn.Module, model: TracedModel) -> None:
     finally:
         for name, m in module.named_modules():
             m.training = modes[name]
+    if expected.ndim == 2 and (expected >= 0).all() and (expected.sum(1) - 1).abs().max() < TOLERANCE:
+        raise InvalidSpaceError(
+            "the model returns probabilities, but logits are what is trained: leave out the softmax at its end"
+        )
     actual = model.network(images)
     difference = float((actual - expected).abs().max()) if actual.shape == expected.shape else float("inf")
     if not difference <= TOLERANCE * float(expected.abs().max()):

@@ -15,7 +15,7 @@ from hwnas.spaces.traced.aten import Reader
 from hwnas.spaces.traced.fusing import fused
 from hwnas.spaces.traced.graph import Graph
 
-BATCHES = (211, 223)
+BATCHES = (211, 223, 227, 229)
 """Batch sizes to trace with: primes, so that a dimension that is a multiple of one is that of the batch."""
 
 
@@ -54,7 +54,8 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
 
 
 def _trace(module: nn.Module, shape: tuple[int, ...]) -> Traced:
-    batch = next(b for b in BATCHES if not any(side % b == 0 for side in shape))
+    sides = {*shape, *(side for tensor in module.state_dict().values() for side in tensor.shape)} - {0}
+    batch = next((b for b in BATCHES if not any(side % b == 0 for side in sides)), BATCHES[0])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of its own code

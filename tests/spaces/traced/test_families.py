@@ -10,7 +10,7 @@ from hwnas.spaces.catalog import space_from_spec
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.onnx_graph import snap_biases, to_onnx
 from hwnas.spaces.traced.graph import PRODUCTS
-from hwnas.spaces.traced.model import TracedModel, trace_model
+from hwnas.spaces.traced.model import TracedModel, load_model, trace_model
 from hwnas.spaces.traced.space import TracedSpace
 from hwnas.spaces.traced.weights import Evidence, compressed
 from tests.spaces.traced.models import CLASSES, MODELS, SHAPE, settled
@@ -75,6 +75,42 @@ def test_a_space_without_the_model_itself_is_refused() -> None:
             model.space(joint)
     with pytest.raises(InvalidSpaceError, match="the model itself must be in the space"):
         model.space(JOINT, {"layer1.0.present": [False]})
+
+
+class Awkward(torch.nn.Module):
+    """As wide as a batch that models are traced with, with a layer named like a method of torch's."""
+
+    def __init__(self, softmax: bool = False) -> None:
+        super().__init__()
+        self.values = torch.nn.Conv2d(3, 211, 3)
+        self.pop = torch.nn.Linear(211, CLASSES)
+        self.softmax = softmax
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.pop(torch.relu(self.values(x)).mean((2, 3)))
+        return scores.softmax(1) if self.softmax else scores
+
+
+def test_sizes_and_names_that_clash_are_followed() -> None:
+    module = Awkward().eval()
+    model = trace_model(module, torch.zeros(1, *SHAPE))
+    assert model.space(JOINT).channels.widths[0].name == "values"
+    with torch.no_grad():
+        torch.testing.assert_close(model.network(images(3)), module(images(3)), rtol=1e-4, atol=1e-4)
+
+
+def test_probabilities_are_refused() -> None:
+    with pytest.raises(InvalidSpaceError, match="leave out the softmax at its end"):
+        trace_model(Awkward(softmax=True), torch.zeros(1, *SHAPE))
+
+
+def broken() -> torch.nn.Module:
+    raise KeyError("backbone")
+
+
+def test_what_a_factory_raises_is_said() -> None:
+    with pytest.raises(InvalidSpaceError, match="test_families:broken': KeyError: 'backbone'"):
+        load_model(f"{__name__}:broken", None, SHAPE, {})
 
 
 def test_what_is_computed_as_in_the_model_is_named() -> None:
