@@ -57,7 +57,8 @@ def traced_space(
     | ``layer1.0.present``          | whether the residual branch that is added in ``layer1.0`` is there             |
     | ``conv1.keep``                | share kept of the channels that this layer and others write, which are added   |
     | ``layer1.0.conv1.weight_bits``| of the layer's weights                                                         |
-    | ``layer1.0.conv1.act_bits``   | of the tensor that it writes, and of what only moves its values                |
+    | ``layer1.0.conv1.act_bits``   | of the tensor that it writes, of what only moves its values, and of what is    |
+    |                               | added to it                                                                    |
     | ``layer1.0.conv1.rank``       | share of MACs that its two factors have                                        |
     | ``layer1.0.conv1.form``       | how it is split in two, see `hwnas.spaces.rank.Form`                           |
 
