@@ -30,7 +30,7 @@ from hwnas.search.run import continue_run
 from hwnas.search.run_folder import Run
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.decision import Option
-from hwnas.spaces.errors import InfeasibleError, InvalidFileError, UnknownNameError
+from hwnas.spaces.errors import DivergedError, InfeasibleError, InvalidFileError, UnknownNameError
 from hwnas.spaces.files import replacing, write_bytes
 from hwnas.spaces.images import fit
 from hwnas.spaces.joint import Joint
@@ -55,14 +55,17 @@ def alone(space: SpaceConfig, dimension: str) -> SpaceConfig:
 
     Raises:
         UnknownNameError: A dimension that does not exist; `JOINT` is the space as it is.
+        InvalidFileError: The space is narrowed: patterns for some decisions fit none where these are not searched.
     """
     if dimension == JOINT:
         return space
+    if space.narrow:
+        raise InvalidFileError("dimensions are compared in whole spaces: leave out space.narrow")
     if dimension not in DIMENSIONS:
         raise UnknownNameError("dimension", dimension, (JOINT, *DIMENSIONS))
     joint = Joint.of(space.joint)
     kept = {kind: list(getattr(joint, kind)) for kind in DIMENSIONS[dimension] if kind != "present"}
-    narrow = dict(space.narrow) if dimension == "depth" else {**space.narrow, "*.present": [True]}
+    narrow = {} if dimension == "depth" else {"*.present": [True]}
     return space.model_copy(update={"joint": kept, "narrow": narrow})
 
 
@@ -72,7 +75,7 @@ def dimension_figures(
     """Figures of each dimension's searches, of their means over the seeds, and of files that no search made.
 
     All have the same budget of trainings. Files that are compared are measured together, at the end, where the device
-    is this machine. What single changes do is measured once, by the first run.
+    is this machine. What single changes do is measured once for each seed, by its joint search.
 
     Args:
         config: Of the joint search.
@@ -93,7 +96,11 @@ def dimension_figures(
         for name, space in spaces.items():
             search = config.search.model_copy(update={"seed": config.search.seed + seed})
             wanted = config.model_copy(update={"space": space, "search": search})
-            first = runs[JOINT][0] if runs else None
+            if runs:  # images are normalised alike, though other seeds leave other images for training
+                known = runs[JOINT][0].dataset
+                data = config.data.model_copy(update={"mean": tuple(known.mean), "std": tuple(known.std)})
+                wanted = wanted.model_copy(update={"data": data})
+            first = runs[JOINT][seed] if name != JOINT else None
             runs.setdefault(name, []).append(_finished(folder / f"{name}-{search.seed}", wanted, first, observer))
     observer.stage("Comparison")
     whole = runs[JOINT][0]
@@ -112,12 +119,19 @@ def dimension_figures(
 
 
 def _finished(folder: Path, wanted: SearchConfig, first: Run | None, observer: Observer) -> Run:
-    """The run in the folder, done; ``first`` is one of all dimensions."""
+    """The run in the folder, done; ``first`` is one of all dimensions, from which others have what is known."""
     observer.note(f"{folder.name}: {folder}")
-    run = opened(folder, wanted, tuple(section for section in SAME if section != "objective"))
+    same = (*SAME, "compression")
+    run = opened(
+        folder, wanted, same if first is None else tuple(section for section in same if section != "objective")
+    )
+    easier = wanted.objective.model_copy(update={"target": run.config.objective.target, "target_ratio": None})
+    if run.config.objective not in (wanted.objective, easier):
+        raise InvalidFileError(f"{folder} holds a run with another objective; give --out another folder")
     for name in (EVIDENCE, SENSITIVITY):
         if first is not None and not (run.folder / name).exists():
-            shutil.copyfile(first.folder / name, run.folder / name)
+            with replacing(run.folder / name) as temporary:
+                shutil.copyfile(first.folder / name, temporary)
     try:
         continue_run(run, observer)
     except InfeasibleError:
@@ -156,6 +170,8 @@ def _write_tuned(run: Run, candidate: Candidate, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     evaluator = evaluator_of(run, run.config.final_recipe)
     _, weights = train_final(evaluator, candidate.to_json(), run.config.search.seed, None)  # type: ignore[arg-type]
+    if not weights:
+        raise DivergedError(f"{path.stem} of all channels in 8 bits diverged; lower training.learning_rate")
     write_bytes(path.with_suffix(".safetensors"), weights)
     network = load_network(run.space, candidate, path.with_suffix(".safetensors"))
     export_network(network, candidate, run.space, run.dataset, export_runtime(run.device), path)

@@ -143,7 +143,7 @@ class Trainer:
         steps_per_epoch = max(1, -(-self._images // recipe.batch_size))
         self._steps = steps_per_epoch * recipe.epochs
         self._warmup = max(1.0, steps_per_epoch * recipe.warmup_epochs)
-        self._rounding_step = round(self._steps * recipe.rounding_after)
+        self._rounding_step = int(self._steps * recipe.rounding_after)
         self._never_rounds = all(
             o.out_bits >= 32 and (o.weight_bits >= 32 or not o.weights) for o in network.workload.operators
         )
@@ -197,6 +197,9 @@ class Trainer:
         return network.eval()
 
     def _begin_rounding(self) -> None:
+        if self.recipe.ranges != TRACKED:  # of values that were normalised by statistics of the weights as they are
+            set_rounding(self.network, False)
+            calibrate(self.network, self.dataset, self.recipe.batch_size)
         set_rounding(self.network, True)
         if self.recipe.ranges != TRACKED:
             find_ranges(self.network, self.dataset, self.recipe.batch_size, self.recipe.ranges)

@@ -47,4 +47,4 @@ class Network(nn.Module):
 def module_name(operator: Operator) -> str:
     """The operator's name as torch allows it in a module's path, unlike the methods of `torch.nn.ModuleDict`."""
     name = operator.name.replace(".", "_")
-    return f"{name}_" if hasattr(nn.ModuleDict, name) else name
+    return f"{name}_" if hasattr(nn.ModuleDict(), name) else name

@@ -21,7 +21,7 @@ from hwnas.spaces.calibration import recalibrate
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.compression.range_calibration import calibrate_ranges
 from hwnas.spaces.decision import Option
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.errors import InvalidFileError, InvalidOptionError
 from hwnas.spaces.files import write_text
 from hwnas.spaces.network import Network
 from hwnas.spaces.space import Space
@@ -121,7 +121,10 @@ class Effect:
 def effect_of(probe: Probe, candidate_json: str) -> Effect:
     """Of the changes that a candidate makes, its normalisations and ranges calibrated. Runs in a worker process."""
     network = probe.weights.extract(Candidate.from_json(candidate_json))
-    probe.calibrate(network)
+    try:
+        probe.calibrate(network)
+    except InvalidOptionError:  # values that are not finite have no range
+        return Effect(math.inf, 0.0)
     logits = _logits(network, probe.images)
     answers = functional.log_softmax(logits, dim=1)
     divergence = functional.kl_div(answers, probe.answers, reduction="batchmean", log_target=True)
