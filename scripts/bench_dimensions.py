@@ -9,11 +9,10 @@ from statistics import fmean, pstdev
 
 import numpy as np
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from hwnas.latency_tables.beside_anchors import BesideAnchors
 from hwnas.latency_tables.machine import same_machine
+from hwnas.latency_tables.runtimes.onnx_static import write_static
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable
 from hwnas.predictors.cost import CostModel
 from hwnas.scripts.bench_runs import SAME, opened
@@ -177,25 +176,10 @@ def _write_tuned(run: Run, candidate: Candidate, path: Path) -> None:
     export_network(network, candidate, run.space, run.dataset, export_runtime(run.device), path)
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, run: Run) -> None:
-        images = fit(run.dataset.normalise(run.dataset.train.images[:CALIBRATION_IMAGES]), run.space.input_shape[1:])
-        self._left = iter(torch.split(images, 1))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        image = next(self._left, None)
-        return None if image is None else {NETWORK_INPUT: image.numpy()}
-
-
 def write_static_int8(run: Run, path: Path) -> None:
     """ONNX Runtime's own static quantisation of the run's model: calibrated, not fine-tuned."""
-    with replacing(path.with_suffix(".float.onnx")) as whole, replacing(path) as temporary:
-        quant_pre_process(str(run.folder / "reference.onnx"), str(whole))
-        quantize_static(
-            str(whole), str(temporary), _Images(run), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        )  # fmt: skip
-    path.with_suffix(".float.onnx").unlink()
+    images = fit(run.dataset.normalise(run.dataset.train.images[:CALIBRATION_IMAGES]), run.space.input_shape[1:])
+    write_static(run.folder / "reference.onnx", NETWORK_INPUT, (x.numpy() for x in torch.split(images, 1)), path)
 
 
 def _figures(run: Run, files: Mapping[str, Path], observer: Observer) -> dict[str, Figures]:
