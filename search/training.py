@@ -197,12 +197,9 @@ class Trainer:
         return network.eval()
 
     def _begin_rounding(self) -> None:
-        if self.recipe.ranges != TRACKED:  # of values that were normalised by statistics of the weights as they are
-            set_rounding(self.network, False)
-            calibrate(self.network, self.dataset, self.recipe.batch_size)
         set_rounding(self.network, True)
         if self.recipe.ranges != TRACKED:
-            find_ranges(self.network, self.dataset, self.recipe.batch_size, self.recipe.ranges)
+            calibrate(self.network, self.dataset, self.recipe.batch_size, self.recipe.ranges)
             self.network.train()
             for module in self.network.modules():
                 if isinstance(module, ActivationQuantizer):
