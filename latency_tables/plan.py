@@ -29,7 +29,10 @@ def sample_networks(space: Space, rng: np.random.Generator, n: int, speeds: Sequ
     weights = np.array(speeds) / np.sum(speeds)
     for row, pair in zip(kinds[2], rng.choice(len(pairs), size=n, p=weights), strict=True):
         set_precision(space, row, *pairs[pair])
-    rows = space.canonical(np.stack(kinds, axis=1).reshape(3 * n, len(space.decisions)))
+    rows = np.stack(kinds, axis=1).reshape(3 * n, len(space.decisions))
+    shared = [i for i, d in enumerate(space.decisions) if d.name.endswith(".shared")]
+    rows[:, shared] = space.sizes[shared] - 1  # stored otherwise, what runs is the same
+    rows = space.canonical(rows)
     _, first = np.unique(rows, axis=0, return_index=True)
     return rows[np.sort(first)][:n]
 

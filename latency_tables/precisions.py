@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from hwnas.latency_tables.device import Device, Precision
@@ -83,8 +84,11 @@ def executes(operator: Operator, precisions: tuple[Precision, ...]) -> Execution
 
     An operator whose input and output differ in kind, or whose bits were not measured, is emulated, and so is one of
     low bits that no integer kernel serves. Nothing is said of quantised operators where no precision was measured at
-    all.
+    all. Weights that are shared are floats when it runs, and stored otherwise only.
     """
+    if operator.shared:
+        found = executes(replace(operator, shared=0), precisions)
+        return "stored only" if found == "native" else found
     if (
         not precisions
         and min(operator.weight_bits if operator.weights else 32, operator.in_bits, operator.out_bits) < 32

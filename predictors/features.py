@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hwnas.spaces.call_text import parse_call
 from hwnas.spaces.operator import Activation, Operator
@@ -149,4 +150,4 @@ def energy_terms(operator: Operator) -> Iterator[tuple[Term, float]]:
     yield (*own, "call"), 1.0
     if o.weights:
         yield (*own, "macs"), o.macs / 1e5
-    yield ("moved", own[1]), (o.in_bytes + o.out_bytes + o.weight_bytes) / 1e4
+    yield ("moved", own[1]), (o.in_bytes + o.out_bytes + replace(o, shared=0).weight_bytes) / 1e4

@@ -17,7 +17,7 @@ from hwnas.spaces.value import Choice, Value, reads
 from hwnas.spaces.value_table import Options, combine
 
 Floats = NDArray[np.float64]
-Key = tuple[tuple[int, Affine, int, int], ...]
+Key = tuple[tuple[int, Affine, int, int, int], ...]
 """What a slot lowers to. Bytes and parameters depend on parts of an operator that do not count for its equality."""
 
 
@@ -131,7 +131,7 @@ def _lower_slot(
     number: dict[Key, int] = {}
     for given in arguments:
         operators = tuple(o for o in slot.lower(slot.group, *given) if o.kind != "identity")
-        key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes, o.unused) for o in operators)
+        key = tuple((index.setdefault(o, len(index)), o.affine, o.held_bytes, o.unused, o.shared) for o in operators)
         kinds.append(number.setdefault(key, len(number)))
         distinct.setdefault(key, operators)
     owner = np.repeat(np.arange(len(distinct), dtype=np.int32), [len(key) for key in distinct])

@@ -19,6 +19,7 @@ MEANINGS = {
     "keep": "share of a block's inner channels that stays",
     "width": "output channels, the pruned ones too",
     "rank": "share of MACs that a 1×1 layer keeps as two factors; 1 is whole",
+    "shared": "bits of an index into weights that a layer shares; 32 is none",
     "density": "share of a layer's weights that are not zero, or N:M; 1 is all",
 }
 COMPRESSION = {f.name for f in fields(Joint)}

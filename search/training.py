@@ -145,7 +145,8 @@ class Trainer:
         self._warmup = max(1.0, steps_per_epoch * recipe.warmup_epochs)
         self._rounding_step = int(self._steps * recipe.rounding_after)
         self._never_rounds = all(
-            o.out_bits >= 32 and (o.weight_bits >= 32 or not o.weights) for o in network.workload.operators
+            o.out_bits >= 32 and (o.weight_bits >= 32 or not o.weights) and not o.shared
+            for o in network.workload.operators
         )
         self._step = 0
 

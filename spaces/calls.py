@@ -24,7 +24,7 @@ class CallUnit(Unit):
     """One ATen operation, or several, on the batch as it comes.
 
     Its constants are the parameters ``constant_0``, ``constant_1`` and so on. Fresh ones of one dimension are ones, and
-    others small random numbers: whoever made the text knows what they are.
+    others small random numbers: whoever made the text knows what they are. Running statistics are not trained.
 
     Raises:
         InvalidSpaceError: A text that `parse_call` refuses, or an operation that may not be called (see `operation`).
@@ -33,10 +33,12 @@ class CallUnit(Unit):
     def __init__(self, operator: Operator) -> None:
         super().__init__(operator)
         self.call = checked_call(operator.call)
+        statistics = _statistics(self.call)
         for i, shape in enumerate(self.call.parameters):
             constant = nn.Parameter(torch.ones(shape))
             if len(shape) > 1:
                 nn.init.normal_(constant, std=STD)
+            constant.requires_grad_(i not in statistics)
             self.register_parameter(f"constant_{i}", constant)
 
     @property
@@ -47,6 +49,16 @@ class CallUnit(Unit):
     def compute(self, *inputs: Tensor) -> Tensor:
         """The last step's result."""
         return run_call(self.call, inputs, self.constants)
+
+
+def _statistics(call: Call) -> set[int]:
+    """The constants that operations take as running means or variances, for which torch has no gradients."""
+    return {
+        given["parameter"]
+        for step in call.steps
+        for argument, given in zip(operation(step.op)._schema.arguments, step.args, strict=False)
+        if argument.name in ("running_mean", "running_var") and isinstance(given, dict) and "parameter" in given
+    }
 
 
 def checked_call(text: str) -> Call:

@@ -111,6 +111,8 @@ def space_from_spec(spec: Mapping[str, Any]) -> Space:
         raise InvalidSpaceError(f"num_classes must be a whole number of at least 2, got {classes!r}")
     if not isinstance(narrow, Mapping) or not all(isinstance(o, list | tuple) for o in narrow.values()):
         raise InvalidFileError(f"narrow must be lists of options by patterns of decision names, got {narrow!r}")
+    if "graph" not in table and Joint.of(values["joint"]).shared != Joint().shared:
+        raise InvalidSpaceError("joint.shared: weights are shared in spaces of trained models alone; leave it out here")
     joint, kept = _plain(values["joint"]), {pattern: list(options) for pattern, options in narrow.items()}
     own = {"name": name, "input_shape": list(shape), "num_classes": classes, "joint": joint}
     return _made(

@@ -1,16 +1,16 @@
-"""The compression decisions that join an architecture: bits, channels kept, zeros among weights, rank."""
+"""The compression decisions that join an architecture: bits, channels kept, zeros or shared values, rank."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError, UnknownNameError
 
-DIMENSIONS = ("bits", "sparsity", "rank", "density")
+DIMENSIONS = ("bits", "sparsity", "rank", "density", "sharing")
 FLOAT = 32
 
 
@@ -24,6 +24,8 @@ class Joint:
         keep: Shares of output channels that are kept.
         rank: Of 1×1 layers, see `hwnas.spaces.rank`.
         density: Shares of a layer's weights that are not zero, or ``"N:M"``: N of every M along the input channels.
+        shared: Of layers of trained models whose weights are floats, all of them kept: bits of an index into values
+            that weights share (Deep Compression; HAQ for size), 2 to 8, or 32 for values of their own.
     """
 
     weight_bits: tuple[int, ...] = (FLOAT,)
@@ -32,6 +34,7 @@ class Joint:
     keep: tuple[float, ...] = (1.0,)
     rank: tuple[float, ...] = (1.0,)
     density: tuple[float | str, ...] = (1.0,)
+    shared: tuple[int, ...] = (FLOAT,)
 
     @property
     def removes_always(self) -> bool:
@@ -69,7 +72,7 @@ class Joint:
                 raise UnknownNameError("kind of joint decision:", str(kind), kinds)
             if not isinstance(values, list | tuple) or not values:
                 raise InvalidSpaceError(f"joint.{kind} must be a list of options, got {values!r}")
-            check = _check_bits if kind.endswith("bits") else _check_density if kind == "density" else _check_share
+            check = _CHECKS.get(kind, _check_share)
             for v in values:
                 check(f"joint.{kind}", v)
             ordered = tuple(sorted(values, key=_density_order if kind == "density" else None))
@@ -84,6 +87,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "sparsity": {"keep": (0.5, 0.75, 1.0)},
     "rank": {"rank": (0.25, 0.5, 1.0)},
     "density": {"density": ("2:4", 0.5, 1.0)},
+    "sharing": {"shared": (2, 4, 8, 32)},
 }
 
 
@@ -118,3 +122,12 @@ def _check_density(where: str, density: Any) -> None:
     if not match or not 0 < int(match[1]) < int(match[2]) <= 64:
         raise InvalidSpaceError(f"{where} must be shares above 0 and up to 1, or patterns such as 2:4, got {density!r}")
     return None
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
+    "weight_bits": _check_bits,
+    "act_bits": _check_bits,
+    "edge_bits": _check_bits,
+    "shared": _check_bits,
+    "density": _check_density,
+}

@@ -165,4 +165,5 @@ def weight_bytes(model: onnx.ModelProto) -> int:
 
 _BITS = {
     TensorProto.FLOAT: 32, TensorProto.INT32: 32, TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.INT4: 4,
+    TensorProto.UINT4: 4,
 }  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hwnas.spaces.operator import Operator, stored_bits
+from hwnas.spaces.operator import Operator, stored_bits, table_size, weights_per_index
 from hwnas.spaces.products import exchanged
 from hwnas.spaces.quantizers import ActivationQuantizer, weight_scale
 
@@ -101,6 +101,9 @@ class Writer:
         name, bits = operator.name, operator.weight_bits
         biases = [] if bias is None else [bias.detach().numpy(force=True).astype(np.float32)]
         shape = (-1,) + (1,) * (weight.ndim - 1)
+        if operator.shared:
+            shared = self._shared_weight(operator, weight.numpy(force=True), factor.numpy(force=True))
+            return [shared, *(self.constant(name, "bias", b) for b in biases)]
         if bits > 8:
             folded = weight * factor.reshape(shape)
             if operator.kind == "deconv":
@@ -142,6 +145,34 @@ class Writer:
         tensors = [weight, scale_name, zero]
         weight = self.node(name, "DequantizeLinear", tensors, step="dequantize_weight", axis=int(turned))
         return self._exchanged(operator, weight) if operator.kind == "deconv" and not turned else weight
+
+    def _shared_weight(self, o: Operator, weight: NDArray[np.float32], factor: NDArray[np.float32]) -> str:
+        """Float weights as a table and indices into it, of which runtimes make floats when they load the file.
+
+        A factor per channel is one more step, as weights of different channels share values before it.
+        """
+        name, each, mask = o.name, weights_per_index(o.shared), (1 << o.shared) - 1
+        values, indices = np.unique(weight, return_inverse=True)
+        codebook = np.resize(values.astype(np.float32), mask + 1)
+        shifts = o.shared * np.arange(each)
+        packed = np.resize(indices, (-(-weight.size // each), each)) << shifts
+        stored = TensorProto.UINT8 if self.whole_bytes or stored_bits(o.shared) == 8 else TensorProto.UINT4
+        index = self.node(
+            name, "Cast", [self._typed(name, "weight", stored, packed.sum(1))], step="widen", to=TensorProto.INT32
+        )
+        entries = np.arange(table_size(o.shared) // each)
+        table = self.constant(name, "codebook", codebook[(entries[:, None] >> shifts) & mask])
+        looked_up = self.node(name, "Gather", [table, index], step="look_up_weight")
+        if weight.size % each:
+            flat = self.node(name, "Reshape", [looked_up, self.integers(name, "flat", (-1,))], step="weight_flat")
+            ends = [self.integers(name, step, (n,)) for step, n in (("first", 0), ("last", weight.size))]
+            looked_up = self.node(name, "Slice", [flat, *ends], step="weight_cut")
+        shape = self.integers(name, "shape", weight.shape)
+        found = self.node(name, "Reshape", [looked_up, shape], step="weight_shaped")
+        if o.affine == "norm":
+            factors = self.constant(name, "weight_factor", factor.reshape(-1, *[1] * (weight.ndim - 1)))
+            found = self.node(name, "Mul", [found, factors], step="weight_scaled")
+        return self._exchanged(o, found) if o.kind == "deconv" else found
 
     def _exchanged(self, o: Operator, weight: str) -> str:
         """Weights (out, in of a group, h, w) as (in, out of a group, h, w); see `hwnas.spaces.products.exchanged`."""

@@ -36,6 +36,17 @@ def stored_bits(bits: int) -> int:
     return next(width for width in (4, 8, 32) if bits <= width)
 
 
+def weights_per_index(bits: int) -> int:
+    """How many shared weights one stored index names: two of 2 bits, of which a 4-bit integer holds a pair."""
+    return max(1, 4 // bits)
+
+
+def table_size(bits: int) -> int:
+    """Numbers in the table of a layer that shares 2^bits weights: for each index all weights that it names."""
+    each = weights_per_index(bits)
+    return each << (bits * each)
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
     """One operation as a device runs it. Two operators are equal when a device cannot tell them apart.
@@ -79,6 +90,8 @@ class Operator:
         unused: Parameters that come with it and take no part in what it computes, as some published networks have them
             and count them. They are in no exported file.
         front: Of a ``slice``, the first channel that it takes; of a ``pad``, the channels of zeros before the others.
+        shared: Of float weights, the bits of an index into 2^shared values that they share; 0 where each is a value of
+            its own. A file has a table and indices, of which runtimes make floats: it is a form of storage.
     """
 
     kind: Kind
@@ -105,6 +118,7 @@ class Operator:
     held_bytes: int = field(default=0, compare=False)
     unused: int = field(default=0, compare=False)
     front: int = field(default=0, compare=False)
+    shared: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         """What can be said in two ways is said in one."""
@@ -223,13 +237,20 @@ class Operator:
         point per output channel; a 4-byte bias per output channel (batch normalisation is folded), with its 4-byte
         scale where it is an integer. A normalisation without a product before it has four 4-byte constants per channel,
         and slopes take 4 bytes each, as constants of calls.
+        Weights that are shared are a 4-byte table and indices of 2, 4 or 8 bits, and a 4-byte factor per output channel
+        where a normalisation follows them: folding it would give each channel values of its own.
         Weights that are zero are stored, too. Scales of activations (5 bytes per tensor), shapes and the matrices of
         Hadamard transforms (at most 1 KiB) are not counted.
         """
         size = 4 * self.out_channels * (self.activation == "prelu")
         if not self.weights:
             return size + 16 * self.out_channels * (self.affine == "norm") + 4 * self.constants
-        size += -(-self.weights * stored_bits(self.weight_bits) // 8)
+        if self.shared:
+            indices = -(-self.weights // weights_per_index(self.shared))
+            size += -(-indices * stored_bits(self.shared) // 8) + 4 * table_size(self.shared)
+            size += 4 * self.out_channels * (self.affine == "norm")
+        else:
+            size += -(-self.weights * stored_bits(self.weight_bits) // 8)
         size += 5 * self.out_channels * (self.weight_bits < 32)
         if self.affine != "none":
             size += self.out_channels * (8 if self.integer else 4)

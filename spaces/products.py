@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwnas.spaces.compression.weight_sharing import WeightSharer
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.quantizers import quantize_weight
@@ -16,11 +19,27 @@ Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 class ProductUnit(Unit):
-    """A layer with weights: pruned, then quantised per output channel.
+    """A layer with weights: pruned, then quantised per output channel, or sharing a few values.
 
     The weights are quantised before normalisation, whose factor per channel then multiplies the scale: folding it at
     export changes no integer.
+
+    Attributes:
+        sharer: Of weights that share values; else none.
     """
+
+    def __init__(self, operator: Operator) -> None:
+        super().__init__(operator)
+        o = operator
+        kernel = () if o.kind == "linear" else o.kernel_size
+        shape = (o.out_channels, o.in_channels // o.groups, *kernel)
+        self.sharer = WeightSharer(o.shared, shape) if o.shared else None
+
+    def set_rounding(self, rounds: bool) -> None:
+        """See `hwnas.spaces.unit.set_rounding`; weights that share values choose them anew when rounding begins."""
+        super().set_rounding(rounds)
+        if self.sharer is not None and not rounds:
+            self.sharer.reset()
 
     @property
     def layer(self) -> Layer:
@@ -45,12 +64,21 @@ class ProductUnit(Unit):
         return sparsify(self.by_output(), self.operator.density, self.operator.pattern)
 
     def rounded(self) -> Tensor:
-        """The weights that it computes with, in the layer's order: pruned, then quantised."""
-        return self.laid_out(quantize_weight(self.pruned(), self.operator.weight_bits if self.rounds else 32))
+        """The weights that it computes with, in the layer's order: pruned, then quantised or shared."""
+        if not self.rounds:
+            return self.laid_out(self.pruned())
+        return self.laid_out(quantize_weight(self._shared(), self.operator.weight_bits))
+
+    def _shared(self) -> Tensor:
+        weight = self.pruned()
+        return weight if self.sharer is None else cast(Tensor, self.sharer(weight))
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Pruned weight (out, …), factor per output channel, and bias: the layer with its batch normalisation in it."""
-        weight = self.pruned()
+        """Weight (out, …), factor per output channel, and bias: the layer with its batch normalisation in it.
+
+        The weight is pruned, or shared, but not quantised yet.
+        """
+        weight = self._shared()
         if self.norm is None:
             return weight, torch.ones(len(weight)), self.layer.bias
         return weight, *folded_norm(self.norm)

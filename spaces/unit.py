@@ -43,6 +43,10 @@ class Unit(nn.Module):
         quantizes = operator.out_bits <= 8 and not operator.moves_integers
         self.quantizer = ActivationQuantizer(operator.out_bits) if quantizes else None
 
+    def set_rounding(self, rounds: bool) -> None:
+        """See the function `set_rounding`."""
+        self.rounds = rounds
+
     def compute(self, *inputs: Tensor) -> Tensor:
         """The arithmetic before normalisation and activation."""
         raise NotImplementedError
@@ -59,7 +63,7 @@ def set_rounding(network: nn.Module, rounds: bool) -> None:
     """Lets all units of a network round, or compute with weights and activations as they are: training may begin so."""
     for module in network.modules():
         if isinstance(module, Unit):
-            module.rounds = rounds
+            module.set_rounding(rounds)
 
 
 def folded_norm(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

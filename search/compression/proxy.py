@@ -14,6 +14,7 @@ from hwnas.spaces.space import Rows, Space
 Floats = NDArray[np.float64]
 PRIOR: Mapping[str, float] = {
     "present": 0.01, "keep": 0.01, "rank": 0.01, "density": 0.01, "weight_bits": 0.03, "act_bits": 0.03,
+    "shared": 0.03,
 }  # fmt: skip
 """Accuracy that a unit of damage of each kind costs after fine-tuning, before any candidate was trained: training makes
 good most of what is removed, and less of what is rounded."""

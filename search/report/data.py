@@ -55,7 +55,7 @@ class LayerRow:
         name, kind, shape: Such as ``s1b2.expand``, ``conv 3×3 /2`` and ``16×8×8 → 24×4×4``.
         in_channels, out_channels: Channels read and written.
         width_share: Share kept of the widest that the space offers for this position, 0 to 1.
-        weight_bits: Bits of a weight; ``None`` for operators without weights.
+        weight_bits: Bits of a weight, or of its index where weights are shared; ``None`` for operators without weights.
         act_bits: Bits of a value written.
         rank_share: Share of the full rank, 0 to 1; 1 is the whole layer.
         execution: ``native``, ``emulated``, ``stored only`` or ``not measured``.

@@ -17,6 +17,7 @@ KINDS = {
     "rank": "rank kept",
     "weight_bits": "bits of weights",
     "act_bits": "bits of values",
+    "shared": "bits of shared weights",
 }
 """Kinds of decisions, in the order of the page."""
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, GREY)

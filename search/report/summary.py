@@ -153,7 +153,7 @@ def layer_rows(run: Run, candidate: Mapping[str, Any], drift: float = 1.0) -> li
             in_channels=o.in_channels,
             out_channels=o.out_channels,
             width_share=min(1.0, o.out_channels / widest.get(o.name, o.out_channels)),
-            weight_bits=o.weight_bits if o.weights else None,
+            weight_bits=(o.shared or o.weight_bits) if o.weights else None,
             act_bits=o.out_bits,
             rank_share=_rank_share(o, by_name),
             execution=executes_on(run.device, o),
@@ -203,6 +203,7 @@ def kind_in_words(o: Operator) -> str:
         f"padded by {o.margin}" * (o.margin >= 0),
         f"in {o.groups} groups" * (o.groups > 1 and not o.depthwise),
         _sparsity(o),
+        f"of {2**o.shared} shared weights" * (o.shared > 0),
         f"with {o.activation}" * (bool(o.weights) and o.activation not in CLIPPING),
     ]
     return " ".join(word for word in words if word)

@@ -6,7 +6,7 @@ import math
 from bisect import bisect, insort
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.spaces.errors import InvalidOptionError
 
@@ -81,6 +81,40 @@ def shared_weight(weight: Tensor, indices: Tensor, n: int) -> Tensor:
     sums = weight.new_zeros(n, dtype=torch.float64).index_add(0, clusters, weight.flatten().double())
     means = sums / counts.clamp_min(1)
     return means.index_select(0, clusters).to(weight.dtype).reshape(weight.shape)
+
+
+class WeightSharer(nn.Module):
+    """Lets the weights of a layer share values: they are chosen when first asked for, and trained from then on.
+
+    Args:
+        bits: Of an index, 1 to 8.
+        shape: Of the weights.
+
+    Attributes:
+        chosen: Whether it is known which weights share a value.
+        indices: Which of the values each weight has, uint8.
+    """
+
+    chosen: Tensor
+    indices: Tensor
+
+    def __init__(self, bits: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.bits = bits
+        self.register_buffer("chosen", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("indices", torch.zeros(shape, dtype=torch.uint8))
+
+    def reset(self) -> None:
+        """Forgets which weights share a value: the next ones choose."""
+        self.chosen.fill_(False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Weights of the same shape, of at most 2^bits values; see `shared_weight`."""
+        if not self.chosen:
+            _, indices = share_weights(weight, self.bits, torch.Generator().manual_seed(0))
+            self.indices.copy_(indices)
+            self.chosen.fill_(True)
+        return shared_weight(weight, self.indices, 1 << self.bits)
 
 
 def _seeds(values: Tensor, counts: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -49,14 +49,15 @@ def read_input(_name: str, channels: int, size: tuple[int, int], bits: int) -> t
 
 
 def product(
-    name: str, template: Operator, cin: int, cout: int, w: int, a_in: int, a_out: int, sparsity: tuple[float, int],
-    factors: tuple[int, Form], held: int, after: int,
+    name: str, template: Operator, cin: int, cout: int, w: int, shared: int, a_in: int, a_out: int,
+    sparsity: tuple[float, int], factors: tuple[int, Form], held: int, after: int,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """A convolution or linear layer, or its two factors; ``after`` bytes of its input are held for later operators."""
+    shared = shared if shared <= 8 < w and sparsity[0] == 1 else 0
     groups = cin if template.groups == template.in_channels > 1 else template.groups
     layer = replace(
         template, name=name, in_channels=cin, out_channels=cout, groups=groups, weight_bits=w, in_bits=a_in,
-        out_bits=a_out, density=sparsity[0], pattern=sparsity[1], held_bytes=held,
+        out_bits=a_out, density=sparsity[0], pattern=sparsity[1], held_bytes=held, shared=shared,
     )  # fmt: skip
     *first, last = factorise(layer, *factors)
     return (*first, replace(last, held_bytes=held + after) if first else last)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hwnas.spaces.builder import Builder, Conditions
+from hwnas.spaces.builder import Builder, Conditions, Layer
+from hwnas.spaces.joint import FLOAT
 from hwnas.spaces.operator import SAME
 from hwnas.spaces.rank import Form, rank_of, taps_of
 from hwnas.spaces.traced.branches import Branch, enclosing, find_branches
@@ -152,7 +153,7 @@ class Maker:
             add(step, template, source.channels, own.channels, self._front(node), source.bits, own.bits, held)
 
     def _layer(self, node: Node, when: Conditions) -> tuple[Value, ...]:
-        """Weight bits, bits read and written, sparsity, and the factors of a layer with weights."""
+        """Weight bits, bits of shared weights, bits read and written, sparsity, and factors of a layer with weights."""
         source, own = self.written[node.inputs[0]], self.written[node.name]
         edge, groups = node.name in self.edges, node.attributes.get("groups", 1)
         ranked = not edge and node.kind != "deconv" and groups == 1
@@ -169,7 +170,15 @@ class Maker:
         factors = compute(_factors, source.channels, own.channels, layer.rank, Constant(size), form)
         if self._combinations(factors) <= MOST_COMBINATIONS:
             self.make.alias([layer.rank, form], factors)
-        return (layer.weight_bits, source.bits, own.bits, layer.sparsity, factors)
+        return (layer.weight_bits, self._shared(node, layer, when), source.bits, own.bits, layer.sparsity, factors)
+
+    def _shared(self, node: Node, layer: Layer, when: Conditions) -> Value:
+        """Bits of an index into the values that weights share: of floats, none of which is pruned."""
+        if self.make.joint.shared == (FLOAT,):
+            return Constant(FLOAT)
+        floats = self.make.where(when, layer.weight_bits, lambda bits: bool(bits > 8))
+        dense = self.make.where(floats, layer.sparsity, lambda sparsity: bool(sparsity[0] == 1))
+        return self.make.choose(f"{node.name}.shared", self.make.joint.shared, dense)
 
     def _held(self, node: Node) -> Value:
         """Bytes of the tensors that wait while a node runs; of all beyond `MOST_COMBINATIONS` at their largest.

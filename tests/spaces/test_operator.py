@@ -217,3 +217,21 @@ def test_equality_is_what_a_device_can_tell_apart() -> None:
 def test_operators_are_frozen() -> None:
     with pytest.raises((FrozenInstanceError, AttributeError)):
         CONV.kernel = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("bits", "stored"),
+    [
+        (2, 7 + 4 * 32),  # 27 weights, two in an index of 4 bits, and a table of all 16 pairs
+        (3, 14 + 4 * 8),  # 27 indices of 4 bits
+        (4, 14 + 4 * 16),
+        (5, 27 + 4 * 32),
+        (8, 27 + 4 * 256),
+    ],
+)
+def test_shared_weights_are_a_table_and_indices(bits: int, stored: int) -> None:
+    operator = Operator("conv", 3, 1, kernel=3, affine="norm")
+    shared = replace(operator, shared=bits)
+    assert shared == operator, "a device cannot tell them apart"
+    assert shared.weight_bytes == stored + 4 + 4  # a factor and a bias
+    assert replace(shared, affine="none").weight_bytes == stored
