@@ -158,19 +158,32 @@ class Maker:
         edge, groups = node.name in self.edges, node.attributes.get("groups", 1)
         ranked = not edge and node.kind != "deconv" and groups == 1
         layer = self.make.layer(node.name, when, ranked=ranked, dense=groups > 1, edge=edge)
-        if not ranked and self.make.joint.rank != (1.0,):
-            reason = "the first and last layers stay whole" if edge else "layers with groups, and transposed ones, do"
-            self.left.setdefault(f"{node.name}.rank", f"its rank stays full: {reason}")
         size = node.kernel_size
         form: Value = Constant("channel")
         attributes = node.attributes
-        if reads(layer.rank) and min(size) > 1 and attributes["stride"] == 1 and attributes["margin"] == SAME:
+        spatial = ranked and min(size) > 1 and attributes["stride"] == 1 and attributes["margin"] == SAME
+        if reads(layer.rank) and spatial:
             thin = self.make.where(when, layer.rank, lambda ratio: bool(ratio < 1))
             form = self.make.choose(f"{node.name}.form", ("channel", "spatial"), thin, ordinal=False)
+        self._name_what_stays(node, ranked, spatial or min(size) == 1)
         factors = compute(_factors, source.channels, own.channels, layer.rank, Constant(size), form)
         if self._combinations(factors) <= MOST_COMBINATIONS:
             self.make.alias([layer.rank, form], factors)
         return (layer.weight_bits, self._shared(node, layer, when), source.bits, own.bits, layer.sparsity, factors)
+
+    def _name_what_stays(self, node: Node, ranked: bool, any_form: bool) -> None:
+        """Says why what others may lose is not asked of a layer."""
+        joint, edge = self.make.joint, node.name in self.edges
+        whole = "the first and last layers stay whole"
+        if joint.rank != (1.0,) and not ranked:
+            reason = whole if edge else "layers with groups, and transposed ones, do"
+            self.left.setdefault(f"{node.name}.rank", f"its rank stays full: {reason}")
+        elif joint.rank != (1.0,) and not any_form:
+            reason = "the spatial form is for layers of stride 1 whose padding keeps their size"
+            self.left.setdefault(f"{node.name}.form", f"its factors are by channels: {reason}")
+        if joint.density != (1.0,) and (edge or node.attributes.get("groups", 1) > 1):
+            reason = whole if edge else "layers with groups have few"
+            self.left.setdefault(f"{node.name}.density", f"its weights all stay: {reason}")
 
     def _shared(self, node: Node, layer: Layer, when: Conditions) -> Value:
         """Bits of an index into the values that weights share: of floats, none of which is pruned."""

@@ -58,7 +58,7 @@ def test_keys_left_out_take_their_defaults(tmp_path: Path) -> None:
         (
             {"joint": ["bits", 3]},
             UnknownNameError,
-            r"unknown joint dimension '3' \(known: bits, density, rank, sparsity\)",
+            r"unknown joint dimension '3' \(known: bits, density, rank, sharing, sparsity\)",
         ),
         ({"joint": "bits"}, InvalidFileError, "joint must be a list"),
         ({"joint": None}, InvalidFileError, "joint must be a list"),

@@ -17,6 +17,7 @@ from tests.spaces.traced.models import CLASSES, MODELS, SHAPE, settled
 
 JOINT = {
     "weight_bits": [4, 8, 32], "act_bits": [8, 32], "edge_bits": [8, 32], "keep": [0.5, 0.75, 1.0], "rank": [0.5, 1.0],
+    "density": [0.5, 1.0],
 }  # fmt: skip
 
 
@@ -60,6 +61,9 @@ def test_every_layer_with_weights_is_decided_or_named(family) -> None:
             decided = any(node.name in width.writers for width in space.channels.widths)
             assert decided or space.left[node.name]
             assert f"{node.name}.rank" in space.options or space.left[f"{node.name}.rank"]
+            if f"{node.name}.rank" in space.options and min(node.kernel_size) > 1:
+                assert f"{node.name}.form" in space.options or space.left[f"{node.name}.form"]
+            assert f"{node.name}.density" in space.options or space.left[f"{node.name}.density"]
 
 
 def test_a_space_without_the_model_itself_is_refused() -> None:
