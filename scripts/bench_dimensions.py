@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -19,7 +20,7 @@ from hwnas.scripts.bench_runs import SAME, opened
 from hwnas.search.compression.preparation import EVIDENCE
 from hwnas.search.compression.sensitivity import SENSITIVITY
 from hwnas.search.conclusion import ATTEMPTS, FINAL_PROTOCOL
-from hwnas.search.config import SearchConfig, SpaceConfig
+from hwnas.search.config import ControllerConfig, SearchConfig
 from hwnas.search.evaluation import evaluator_of
 from hwnas.search.export import export_network, export_runtime, file_accuracy
 from hwnas.search.finals import load_network, train_final
@@ -35,13 +36,32 @@ from hwnas.spaces.images import fit
 from hwnas.spaces.joint import Joint
 from hwnas.spaces.operator import NETWORK_INPUT
 
-DIMENSIONS: Mapping[str, tuple[str, ...]] = {
-    "bits": ("weight_bits", "act_bits", "edge_bits"),
-    "channels": ("keep",),
-    "rank": ("rank",),
-    "depth": ("present",),
+
+@dataclass(frozen=True)
+class Method:
+    """What is searched of a space, and by whom.
+
+    Attributes:
+        kinds: Of decisions; all others are as in the model.
+        controller: Where it is the method's own; None for that of the file.
+    """
+
+    kinds: tuple[str, ...]
+    controller: ControllerConfig | None = None
+
+
+BITS = ("weight_bits", "act_bits", "edge_bits")
+METHODS: Mapping[str, Method] = {
+    "bits": Method(BITS),
+    "channels": Method(("keep",)),
+    "rank": Method(("rank",)),
+    "depth": Method(("present",)),
+    "haq": Method(BITS, ControllerConfig(name="ddpg")),
 }
-"""The kinds of decisions of each."""
+"""Each dimension alone; and HAQ (Wang et al., CVPR 2019), whose agent chooses bits.
+
+Other than there, its proposals are judged by what single changes do before one is fine-tuned, as all controllers' are.
+"""
 JOINT, STATIC, ORIGINAL = "joint", "static int8", "original"
 CALIBRATION_IMAGES = 512
 ROOM = 1.02
@@ -49,23 +69,24 @@ ROOM = 1.02
 Figures = dict[str, float]
 
 
-def alone(space: SpaceConfig, dimension: str) -> SpaceConfig:
-    """The space of a trained model in which one dimension is searched, and all others are as in the model.
+def alone(config: SearchConfig, name: str) -> SearchConfig:
+    """The search by one of `METHODS`, in which whatever it does not search is as in the model.
 
     Raises:
-        UnknownNameError: A dimension that does not exist; `JOINT` is the space as it is.
+        UnknownNameError: A method that does not exist; `JOINT` is the search as it is.
         InvalidFileError: The space is narrowed: patterns for some decisions fit none where these are not searched.
     """
-    if dimension == JOINT:
-        return space
-    if space.narrow:
+    if name == JOINT:
+        return config
+    if config.space.narrow:
         raise InvalidFileError("dimensions are compared in whole spaces: leave out space.narrow")
-    if dimension not in DIMENSIONS:
-        raise UnknownNameError("dimension", dimension, (JOINT, *DIMENSIONS))
-    joint = Joint.of(space.joint)
-    kept = {kind: list(getattr(joint, kind)) for kind in DIMENSIONS[dimension] if kind != "present"}
-    narrow = {} if dimension == "depth" else {"*.present": [True]}
-    return space.model_copy(update={"joint": kept, "narrow": narrow})
+    if name not in METHODS:
+        raise UnknownNameError("dimension", name, (JOINT, *METHODS))
+    method, joint = METHODS[name], Joint.of(config.space.joint)
+    kept = {kind: list(getattr(joint, kind)) for kind in method.kinds if kind != "present"}
+    narrow = {} if "present" in method.kinds else {"*.present": [True]}
+    space = config.space.model_copy(update={"joint": kept, "narrow": narrow})
+    return config.model_copy(update={"space": space, "controller": method.controller or config.controller})
 
 
 def dimension_figures(
@@ -78,7 +99,7 @@ def dimension_figures(
 
     Args:
         config: Of the joint search.
-        dimensions: Of `DIMENSIONS`, and `JOINT`.
+        dimensions: Of `METHODS`, and `JOINT`.
         seeds: Searches of each.
         folder: For the runs; those that are there already are continued, or taken as they are.
         observer: Hears how each goes.
@@ -89,12 +110,12 @@ def dimension_figures(
     """
     if config.space.model is None:
         raise InvalidFileError("dimensions are compared on a trained model: give space.model")
-    spaces = {name: alone(config.space, name) for name in (JOINT, *(d for d in dimensions if d != JOINT))}
+    searches = {name: alone(config, name) for name in (JOINT, *(d for d in dimensions if d != JOINT))}
     runs: dict[str, list[Run]] = {}
     for seed in range(seeds):
-        for name, space in spaces.items():
+        for name, own in searches.items():
             search = config.search.model_copy(update={"seed": config.search.seed + seed})
-            wanted = config.model_copy(update={"space": space, "search": search})
+            wanted = own.model_copy(update={"search": search})
             if runs:  # images are normalised alike, though other seeds leave other images for training
                 known = runs[JOINT][0].dataset
                 data = config.data.model_copy(update={"mean": tuple(known.mean), "std": tuple(known.std)})
@@ -112,15 +133,15 @@ def dimension_figures(
     rows = _figures(whole, files, observer)
     if seeds == 1:
         return rows
-    for name, own in runs.items():
-        rows[f"{name}, mean of {seeds}"] = _mean([rows[f"{name} {run.config.search.seed}"] for run in own])
+    for name, done in runs.items():
+        rows[f"{name}, mean of {seeds}"] = _mean([rows[f"{name} {run.config.search.seed}"] for run in done])
     return rows
 
 
 def _finished(folder: Path, wanted: SearchConfig, first: Run | None, observer: Observer) -> Run:
     """The run in the folder, done; ``first`` is one of all dimensions, from which others have what is known."""
     observer.note(f"{folder.name}: {folder}")
-    same = (*SAME, "compression")
+    same = (*SAME, "compression", "controller")
     run = opened(
         folder, wanted, same if first is None else tuple(section for section in same if section != "objective")
     )

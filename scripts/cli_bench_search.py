@@ -209,7 +209,7 @@ def compression(folder: Path, candidates: int, seed: int) -> None:
     "--dimensions",
     default="bits,channels,rank,depth",
     show_default=True,
-    help="Names with commas between them; the joint search is done always.",
+    help="Names with commas between them; haq is bits by HAQ's agent. The joint search is done always.",
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Searches of each.")
 def dimensions(file: Path, out: Path, dimensions: str, seeds: int) -> None:
