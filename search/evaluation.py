@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hwnas.search.compression.knowledge import TrainedWeights
 from hwnas.search.config import SupernetConfig
 from hwnas.search.controllers.controller import Controller, make_controller
 from hwnas.search.controllers.screened import Screened
@@ -99,10 +100,7 @@ def evaluator_of(run: Run, recipe: Recipe | None = None) -> Evaluator:
     if run.original is not None:
         from hwnas.search.compression.preparation import trained_weights
 
-        own = trained_weights(run)
-        return FineTuningEvaluator(
-            spec, run.dataset, recipe or run.config.training, own, on_gpu=on_gpu, teacher=run.teacher
-        )
+        return fine_tuning(run, trained_weights(run), recipe)
     if config.name == "train" or recipe is not None:
         return TrainingEvaluator(spec, run.dataset, recipe or run.config.training, on_gpu=on_gpu)
     path = Path(config.weights) if config.weights else run.supernet_path
@@ -110,3 +108,10 @@ def evaluator_of(run: Run, recipe: Recipe | None = None) -> Evaluator:
     if config.name == "shared":
         return SharedWeightsEvaluator(weights, run.dataset, run.config.training.batch_size, on_gpu=on_gpu)
     return FineTuningEvaluator(spec, run.dataset, run.config.training, weights, on_gpu=on_gpu)
+
+
+def fine_tuning(run: Run, weights: TrainedWeights, recipe: Recipe | None = None) -> FineTuningEvaluator:
+    """Fine-tunes networks of a trained model as a run does; the model need not be the run's, but its teacher is."""
+    on_gpu = "gpu" in run.config.search.resources
+    recipe = recipe or run.config.training
+    return FineTuningEvaluator(weights.space_spec, run.dataset, recipe, weights, on_gpu=on_gpu, teacher=run.teacher)

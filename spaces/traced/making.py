@@ -253,20 +253,25 @@ def _distinct(sizes: tuple[int, ...], times: int, shares: Sequence[float]) -> tu
 
 def edges(graph: Graph) -> set[str]:
     """The layers with weights before which, and those behind which, there is none."""
-    edges, depth = set(), {graph.input.name: False}
+    first, depth = set(), {graph.input.name: False}
     for node in graph.nodes[1:]:
         behind = any(depth[name] for name in node.inputs)
         if node.kind in PRODUCTS and not behind:
-            edges.add(node.name)
+            first.add(node.name)
         depth[node.name] = behind or node.kind in PRODUCTS
-    reaches = {graph.output.name}
+    return first | last_layers(graph)
+
+
+def last_layers(graph: Graph) -> set[str]:
+    """The layers with weights behind which there is none."""
+    last, reaches = set(), {graph.output.name}
     for node in reversed(graph.nodes):
         if node.name in reaches:
             if node.kind in PRODUCTS:
-                edges.add(node.name)
+                last.add(node.name)
             else:
                 reaches.update(node.inputs)
-    return edges
+    return last
 
 
 def waiting(graph: Graph) -> dict[str, dict[str, list[str]]]:

@@ -106,16 +106,20 @@ def trace_model(module: nn.Module, example: Tensor) -> TracedModel:
 def load_model(
     factory: str, weights: Path | None, input_shape: Sequence[int], options: Mapping[str, Any]
 ) -> TracedModel:
-    """As `trace_model`, of a module that a function makes.
+    """As `trace_model`, of what `make_module` makes; ``input_shape`` is channels, height, width of one image."""
+    return trace_model(make_module(factory, weights, options), torch.zeros(1, *input_shape))
+
+
+def make_module(factory: str, weights: Path | None, options: Mapping[str, Any]) -> nn.Module:
+    """A trained module that a function makes.
 
     Args:
         factory: ``package.module:function``; called with ``options``, it makes a `torch.nn.Module`.
         weights: A safetensors file with the module's state; None where the function loads it itself.
-        input_shape: Channels, height, width of one image.
         options: Keywords of the function.
 
     Raises:
-        InvalidSpaceError: The function cannot be imported, or makes no module; or as `trace_model`.
+        InvalidSpaceError: The function cannot be imported, or makes no module.
         InvalidFileError: The file is not there, or holds other weights.
     """
     module_path, _, name = factory.partition(":")
@@ -134,7 +138,7 @@ def load_model(
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise InvalidFileError(f"{weights} does not hold the weights of {factory}: {reason}") from error
-    return trace_model(module, torch.zeros(1, *input_shape))
+    return module
 
 
 def _imported(path: str) -> ModuleType:
