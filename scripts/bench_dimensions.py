@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 
 import numpy as np
-import torch
 
-from hwnas.latency_tables.beside_anchors import BesideAnchors
 from hwnas.latency_tables.machine import same_machine
-from hwnas.latency_tables.runtimes.onnx_static import write_static
-from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable
+from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.predictors.cost import CostModel
 from hwnas.scripts.bench_runs import SAME, opened
+from hwnas.scripts.tuned_baselines import BITS, left_out, pruned_file, uniform_files, write_static_int8
 from hwnas.search.compression.preparation import EVIDENCE
 from hwnas.search.compression.sensitivity import SENSITIVITY
-from hwnas.search.conclusion import ATTEMPTS, FINAL_PROTOCOL
+from hwnas.search.conclusion import measure_here
 from hwnas.search.config import ControllerConfig, SearchConfig
-from hwnas.search.evaluation import evaluator_of
-from hwnas.search.export import export_network, export_runtime, file_accuracy
-from hwnas.search.finals import load_network, train_final
+from hwnas.search.export import export_runtime, file_accuracy
 from hwnas.search.observer import Observer
 from hwnas.search.reach import least_cost
-from hwnas.search.run import continue_run
+from hwnas.search.run import best_trials, continue_run
 from hwnas.search.run_folder import Run
-from hwnas.spaces.candidate import Candidate
-from hwnas.spaces.decision import Option
-from hwnas.spaces.errors import DivergedError, InfeasibleError, InvalidFileError, UnknownNameError
-from hwnas.spaces.files import replacing, write_bytes
-from hwnas.spaces.images import fit
+from hwnas.search.training import Recipe
+from hwnas.spaces.errors import InfeasibleError, InvalidFileError, UnknownNameError
+from hwnas.spaces.files import replacing
 from hwnas.spaces.joint import Joint
-from hwnas.spaces.operator import NETWORK_INPUT
+from hwnas.spaces.traced.space import TracedSpace
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,6 @@ class Method:
     controller: ControllerConfig | None = None
 
 
-BITS = ("weight_bits", "act_bits", "edge_bits")
 METHODS: Mapping[str, Method] = {
     "bits": Method(BITS),
     "channels": Method(("keep",)),
@@ -63,28 +56,22 @@ METHODS: Mapping[str, Method] = {
 Other than there, its proposals are judged by what single changes do before one is fine-tuned, as all controllers' are.
 """
 JOINT, STATIC, ORIGINAL = "joint", "static int8", "original"
-CALIBRATION_IMAGES = 512
 ROOM = 1.02
 """Where a dimension alone cannot reach what is wanted, its target is so many times the least that it can do."""
 Figures = dict[str, float]
 
 
-def alone(config: SearchConfig, name: str) -> SearchConfig:
+def alone(config: SearchConfig, name: str, *, branches: bool) -> SearchConfig:
     """The search by one of `METHODS`, in which whatever it does not search is as in the model.
 
-    Raises:
-        UnknownNameError: A method that does not exist; `JOINT` is the search as it is.
-        InvalidFileError: The space is narrowed: patterns for some decisions fit none where these are not searched.
+    Args:
+        config: Of the joint search, in a space that is not narrowed.
+        name: Of the method.
+        branches: Whether the model has branches that could be dropped.
     """
-    if name == JOINT:
-        return config
-    if config.space.narrow:
-        raise InvalidFileError("dimensions are compared in whole spaces: leave out space.narrow")
-    if name not in METHODS:
-        raise UnknownNameError("dimension", name, (JOINT, *METHODS))
     method, joint = METHODS[name], Joint.of(config.space.joint)
     kept = {kind: list(getattr(joint, kind)) for kind in method.kinds if kind != "present"}
-    narrow = {} if "present" in method.kinds else {"*.present": [True]}
+    narrow = {"*.present": [True]} if branches and "present" not in method.kinds else {}
     space = config.space.model_copy(update={"joint": kept, "narrow": narrow})
     return config.model_copy(update={"space": space, "controller": method.controller or config.controller})
 
@@ -92,10 +79,11 @@ def alone(config: SearchConfig, name: str) -> SearchConfig:
 def dimension_figures(
     config: SearchConfig, dimensions: Sequence[str], seeds: int, folder: Path, observer: Observer
 ) -> dict[str, Figures]:
-    """Figures of each dimension's searches, of their means over the seeds, and of files that no search made.
+    """Figures of each dimension's searches and of files that no search made, by seed, and their means over the seeds.
 
     All have the same budget of trainings. Files that are compared are measured together, at the end, where the device
-    is this machine. What single changes do is measured once for each seed, by its joint search.
+    is this machine. What single changes do is measured once for each seed, by its joint search. Other searches and
+    files that fail are left out, with a note.
 
     Args:
         config: Of the joint search.
@@ -105,102 +93,130 @@ def dimension_figures(
         observer: Hears how each goes.
 
     Raises:
-        InvalidFileError: The search is not that of a trained model, or a run in the folder is another one's.
+        UnknownNameError: A dimension that does not exist.
+        InvalidFileError: The search is not that of a trained model in its whole space for one target, or a run in the
+            folder is another one's.
         HwnasError: Other bad input, with what to do.
     """
+    others = [name for name in dict.fromkeys(dimensions) if name != JOINT]
+    _check(config, others)
+    runs = _searched(config, others, range(config.search.seed, config.search.seed + seeds), folder, observer)
+    observer.stage("Comparison")
+    files = {name: {seed: run.folder / "model.onnx" for seed, run in own.items()} for name, own in runs.items()}
+    for seed, run in runs[JOINT].items():
+        for name, path in (uniform_files(run, observer) | pruned_file(run, observer)).items():
+            files.setdefault(name, {})[seed] = path
+    whole = runs[JOINT][config.search.seed]
+    static = folder / "static-int8.onnx"
+    if not static.exists():
+        write_static_int8(whole, static)
+    by_seed = {f"{name} {seed}": path for name, own in files.items() for seed, path in own.items()}
+    rows = _figures(whole, by_seed | {STATIC: static, ORIGINAL: whole.folder / "reference.onnx"}, observer)
+    for name, done in runs.items():
+        for seed, run in done.items():
+            rows[f"{name} {seed}"] |= _search_figures(run)
+    means = {
+        f"{name}, mean of {len(own)}": _mean([rows[f"{name} {seed}"] for seed in own])
+        for name, own in files.items()
+        if len(own) > 1
+    }
+    return rows | means
+
+
+def _check(config: SearchConfig, others: Sequence[str]) -> None:
+    """Raises an error where dimensions cannot be compared."""
     if config.space.model is None:
         raise InvalidFileError("dimensions are compared on a trained model: give space.model")
-    searches = {name: alone(config, name) for name in (JOINT, *(d for d in dimensions if d != JOINT))}
-    runs: dict[str, list[Run]] = {}
-    for seed in range(seeds):
-        for name, own in searches.items():
-            search = config.search.model_copy(update={"seed": config.search.seed + seed})
-            wanted = own.model_copy(update={"search": search})
-            if runs:  # images are normalised alike, though other seeds leave other images for training
-                known = runs[JOINT][0].dataset
-                data = config.data.model_copy(update={"mean": tuple(known.mean), "std": tuple(known.std)})
-                wanted = wanted.model_copy(update={"data": data})
-            first = runs[JOINT][seed] if name != JOINT else None
-            runs.setdefault(name, []).append(_finished(folder / f"{name}-{search.seed}", wanted, first, observer))
-    observer.stage("Comparison")
-    whole = runs[JOINT][0]
-    files = {f"{name} {run.config.search.seed}": run.folder / "model.onnx" for name in runs for run in runs[name]}
-    files |= uniform_files(whole, observer)
-    files[STATIC] = folder / "static-int8.onnx"
-    if not files[STATIC].exists():
-        write_static_int8(whole, files[STATIC])
-    files[ORIGINAL] = whole.folder / "reference.onnx"
-    rows = _figures(whole, files, observer)
-    if seeds == 1:
-        return rows
-    for name, done in runs.items():
-        rows[f"{name}, mean of {seeds}"] = _mean([rows[f"{name} {run.config.search.seed}"] for run in done])
-    return rows
+    for name in others:
+        if name not in METHODS:
+            raise UnknownNameError("dimension", name, (JOINT, *METHODS))
+    if others and config.space.narrow:  # patterns for some decisions fit none where these are not searched
+        raise InvalidFileError("dimensions are compared in whole spaces: leave out space.narrow")
+    if config.also or config.objective.constraints or config.objective.constraint_ratios:
+        raise InvalidFileError(
+            "dimensions are compared at one target, which is eased for those that cannot reach it: leave out also, "
+            "objective.constraints and objective.constraint_ratios"
+        )
 
 
-def _finished(folder: Path, wanted: SearchConfig, first: Run | None, observer: Observer) -> Run:
-    """The run in the folder, done; ``first`` is one of all dimensions, from which others have what is known."""
+def _searched(
+    config: SearchConfig, others: Sequence[str], seeds: Sequence[int], folder: Path, observer: Observer
+) -> dict[str, dict[int, Run]]:
+    """The finished runs by method and seed."""
+    runs: dict[str, dict[int, Run]] = {name: {} for name in (JOINT, *others)}
+    for seed in seeds:
+        joint = config.model_copy(update={"search": config.search.model_copy(update={"seed": seed})})
+        if runs[JOINT]:
+            joint = _normalised_as(runs[JOINT][seeds[0]], joint)
+        first = runs[JOINT][seed] = _finished(_opened(folder / f"{JOINT}-{seed}", joint, observer), joint, observer)
+        assert isinstance(first.space, TracedSpace)
+        assert first.original is not None
+        joint = _normalised_as(runs[JOINT][seeds[0]], joint)
+        for name in others:
+            wanted = alone(joint, name, branches=bool(first.space.branches))
+            if not first.original.space(wanted.space.joint, wanted.space.narrow).decisions:
+                observer.note(f"{name} {seed} is left out: there is nothing that it could decide")
+                continue
+            run = _opened(folder / f"{name}-{seed}", wanted, observer, first)
+            with left_out(f"{name} {seed}", observer):
+                runs[name][seed] = _finished(run, wanted, observer)
+    return runs
+
+
+def _normalised_as(run: Run, config: SearchConfig) -> SearchConfig:
+    """Other seeds leave other images for training, with other statistics."""
+    known = {"mean": tuple(run.dataset.mean), "std": tuple(run.dataset.std)}
+    return config.model_copy(update={"data": config.data.model_copy(update=known)})
+
+
+def _opened(folder: Path, wanted: SearchConfig, observer: Observer, first: Run | None = None) -> Run:
+    """The run in the folder, or a new one; ``first`` is one of all dimensions, from which it has what is known."""
     observer.note(f"{folder.name}: {folder}")
-    same = (*SAME, "compression", "controller")
-    run = opened(
-        folder, wanted, same if first is None else tuple(section for section in same if section != "objective")
-    )
-    easier = wanted.objective.model_copy(update={"target": run.config.objective.target, "target_ratio": None})
-    if run.config.objective not in (wanted.objective, easier):
+    same = [section for section in SAME if first is None or section != "objective"]
+    run = opened(folder, wanted, (*same, "compression", "controller"))
+    if run.config.objective not in (wanted.objective, _eased(wanted, run.config.objective.target).objective):
         raise InvalidFileError(f"{folder} holds a run with another objective; give --out another folder")
     for name in (EVIDENCE, SENSITIVITY):
         if first is not None and not (run.folder / name).exists():
             with replacing(run.folder / name) as temporary:
                 shutil.copyfile(first.folder / name, temporary)
-    try:
-        continue_run(run, observer)
-    except InfeasibleError:
-        device, metric = run.registered, wanted.objective.metric
-        assert device is not None
-        cost = CostModel(run.space, device)
-        least = least_cost(run.space, cost, metric, np.random.default_rng(wanted.search.seed))
-        observer.note(f"it can do {least:.4g} {metric} at best, so that its target is {ROOM:.0%} of this")
-        objective = wanted.objective.model_copy(update={"target": ROOM * least, "target_ratio": None})
-        run = Run.create(folder, wanted.model_copy(update={"objective": objective}))
-        continue_run(run, observer)
     return run
 
 
-def uniform_files(run: Run, observer: Observer) -> dict[str, Path]:
-    """The model in 8 bits with one share of channels everywhere, for each that the run offers, fine-tuned as finals."""
-    files = {}
-    reference, options = run.space.reference(), run.space.options
-    for share in sorted(Joint.of(run.config.space.joint).keep)[:-1]:
-        keeps = {name: _nearest(own, share) for name, own in options.items() if name.endswith(".keep")}
-        bits = {name: 8 for name, own in options.items() if name.endswith("_bits") and 8 in own}
-        candidate = run.space.decode(run.space.encode({**reference, **keeps, **bits}))
-        path = run.folder / "uniform" / f"{share}.onnx"
-        if not path.exists():
-            observer.progress(f"fine-tuning {share:.0%} of all channels in 8 bits", 0.0)
-            _write_tuned(run, candidate, path)
-        files[f"{share:.0%} of all channels, int8"] = path
-    return files
+def _finished(run: Run, wanted: SearchConfig, observer: Observer) -> Run:
+    """The run, done: with a target that it can reach, and as many trials as there are candidates to try."""
+    try:
+        continue_run(run, observer)
+        return run
+    except InfeasibleError:
+        if run.has_device and len(run.ledger.finished) < run.config.search.trials:
+            return _finished(_ended(run, observer), wanted, observer)
+        if not run.has_device and run.config.objective == wanted.objective:
+            return _finished(_reachable(run, wanted, observer), wanted, observer)
+        raise
 
 
-def _nearest(options: Sequence[Option], share: float) -> Option:
-    return min(options, key=lambda option: abs(float(option) - share))
+def _ended(run: Run, observer: Observer) -> Run:
+    """The run with no more trials than it has: nothing else was found that meets its target."""
+    trials = len(run.ledger.finished)
+    observer.note(f"it found nothing more to try after {trials} trials")
+    search = run.config.search.model_copy(update={"trials": trials})
+    return replace(run, config=run.config.model_copy(update={"search": search}))
 
 
-def _write_tuned(run: Run, candidate: Candidate, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    evaluator = evaluator_of(run, run.config.final_recipe)
-    _, weights = train_final(evaluator, candidate.to_json(), run.config.search.seed, None)  # type: ignore[arg-type]
-    if not weights:
-        raise DivergedError(f"{path.stem} of all channels in 8 bits diverged; lower training.learning_rate")
-    write_bytes(path.with_suffix(".safetensors"), weights)
-    network = load_network(run.space, candidate, path.with_suffix(".safetensors"))
-    export_network(network, candidate, run.space, run.dataset, export_runtime(run.device), path)
+def _reachable(run: Run, wanted: SearchConfig, observer: Observer) -> Run:
+    """The run anew, with a target that is near the least that it can do."""
+    device, metric = run.registered, wanted.objective.metric
+    assert device is not None
+    least = least_cost(run.space, CostModel(run.space, device), metric, np.random.default_rng(wanted.search.seed))
+    observer.note(f"it can do {least:.4g} {metric} at best, so that its target is {ROOM:.0%} of this")
+    return Run.create(run.folder, _eased(wanted, ROOM * least))
 
 
-def write_static_int8(run: Run, path: Path) -> None:
-    """ONNX Runtime's own static quantisation of the run's model: calibrated, not fine-tuned."""
-    images = fit(run.dataset.normalise(run.dataset.train.images[:CALIBRATION_IMAGES]), run.space.input_shape[1:])
-    write_static(run.folder / "reference.onnx", NETWORK_INPUT, (x.numpy() for x in torch.split(images, 1)), path)
+def _eased(config: SearchConfig, target: float | None) -> SearchConfig:
+    """With another target, in the metric's unit."""
+    objective = config.objective.model_copy(update={"target": target, "target_ratio": None})
+    return config.model_copy(update={"objective": objective})
 
 
 def _figures(run: Run, files: Mapping[str, Path], observer: Observer) -> dict[str, Figures]:
@@ -224,17 +240,34 @@ def _figures(run: Run, files: Mapping[str, Path], observer: Observer) -> dict[st
 
 
 def _latencies(run: Run, files: Mapping[str, Path], observer: Observer) -> dict[str, float]:
-    """Medians in milliseconds, interleaved; none where the device is another machine."""
+    """Medians in milliseconds, interleaved; none where the device is another machine, or runs no ONNX files."""
     if not same_machine(run.device.profile.facts):
         return {}
-    observer.progress("measuring all files, interleaved", 0.9)
     runtime = run.device.make_runtime()
-    bench = BesideAnchors(run.space, run.device.table, runtime, run.steadiness)
-    items: list[Callable[[], object]] = [
-        OnnxExecutable(export_runtime(run.device), path, run.space.input_shape).run for path in files.values()
-    ]
-    timings, _ = bench.measure(items, FINAL_PROTOCOL, names=list(files), attempts=ATTEMPTS)
+    if not isinstance(runtime, OnnxRuntime):
+        observer.note(f"latencies are left out: the device runs {runtime.name}, and the files are for ONNX Runtime")
+        return {}
+    executables = [OnnxExecutable(runtime, path, run.space.input_shape) for path in files.values()]
+    timings, _ = measure_here(run, runtime, list(files), executables, observer)
     return {name: timing.p50_ms for name, timing in zip(files, timings, strict=True)}
+
+
+def _search_figures(run: Run) -> Figures:
+    """The target as a share of the original's cost, seconds of the trials, and images trained on, the finals' too."""
+    assert run.result is not None
+    config, trials, whole = run.config, run.ledger.finished, run.space.reference()
+    finals = len(best_trials(run, config.final.candidates, whole))
+    images = sum(trial.steps for trial in trials) * _images(run, config.training)
+    return {
+        "target_ratio": round(run.objective.goals[0].target / run.cost.of(whole)[config.objective.metric], 4),
+        "search_s": round(run.result.seconds["search"], 1),
+        "trained_images": images + finals * config.final.epochs * _images(run, config.final_recipe),
+    }
+
+
+def _images(run: Run, recipe: Recipe) -> int:
+    """Of an epoch."""
+    return min(recipe.images or len(run.dataset.train), len(run.dataset.train))
 
 
 def _mean(rows: Sequence[Figures]) -> Figures:

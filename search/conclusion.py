@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.latency_tables.beside_anchors import BesideAnchors
 from hwnas.latency_tables.machine import same_machine
+from hwnas.latency_tables.runtimes.base import Executable, Runtime
 from hwnas.latency_tables.timing import Protocol, Timing
 from hwnas.search.device_node import measure_on_node
 from hwnas.search.export import Agreement, export_network, export_runtime, file_accuracy
@@ -97,13 +99,23 @@ def measure_finals(
         candidates = [final.candidate for final in finals]
         kept = f"what was trained is kept: go on with '{run.resume_command} --address …'"
         return measure_on_node(run.device, run.space, candidates, FINAL_PROTOCOL, ATTEMPTS, address, observer, kept)
-    observer.progress("measuring the networks, interleaved", 0.2)
     runtime = run.device.make_runtime()
-    bench = BesideAnchors(run.space, run.device.table, runtime, run.steadiness)
     networks = [load_network(run.space, f.candidate, f.weights) for f in finals]
     names = [f"network {f.candidate.digest}" for f in finals]
-    items = [runtime.prepare(network).run for network in networks]
-    return bench.measure(items, FINAL_PROTOCOL, names=names, attempts=ATTEMPTS)
+    return measure_here(run, runtime, names, [runtime.prepare(network) for network in networks], observer)
+
+
+def measure_here(
+    run: Run, runtime: Runtime, names: Sequence[str], executables: Sequence[Executable], observer: Observer
+) -> tuple[list[Timing], float]:
+    """As `measure_finals`, of what is ready to run on the run's device, this machine, with the device's runtime.
+
+    Raises:
+        NoisyMeasurementError: Figures that do not repeat, in `ATTEMPTS` attempts.
+    """
+    observer.progress("measuring the networks, interleaved", 0.2)
+    bench = BesideAnchors(run.space, run.device.table, runtime, run.steadiness)
+    return bench.measure([e.run for e in executables], FINAL_PROTOCOL, names=names, attempts=ATTEMPTS)
 
 
 def _search_seconds(run: Run) -> float:
