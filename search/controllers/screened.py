@@ -79,9 +79,11 @@ class Screened(Controller):
                 found.append(rows)
                 accuracies.append(self.proxy.accuracy(rows, weights))
                 inner.tell(rows, {"accuracy": accuracies[-1]})
-        except InfeasibleError:
-            if not found:
+        except InfeasibleError:  # what it had found of the last batch will do
+            if not found and not len(inner.pending):
                 raise
+            found.append(inner.pending)
+            accuracies.append(self.proxy.accuracy(inner.pending, weights))
         rows = np.concatenate(found)
         rewards = objective.reward(np.concatenate(accuracies), objective.cost(rows))
         return np.asarray(rows[np.argsort(-rewards, kind="stable")])

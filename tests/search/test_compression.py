@@ -29,7 +29,7 @@ from hwnas.search.distillation import distillation_loss, teaching
 from hwnas.search.goal import STRICT, Goal
 from hwnas.search.objective import Objective
 from hwnas.spaces.catalog import space_from_spec
-from hwnas.spaces.errors import InvalidFileError
+from hwnas.spaces.errors import InfeasibleError, InvalidFileError
 from hwnas.spaces.traced.model import TracedModel, trace_model
 from hwnas.spaces.traced.space import TracedSpace
 from tests.spaces.traced.models import SHAPE, ResNet, settled
@@ -268,6 +268,17 @@ class TestScreened:
         )
         assert np.array_equal(row, rows[np.argmax(rewards)])
         assert controller.objective.reward(np.ones(1), cost(space)(row[None]))[0] > 0
+
+    @pytest.mark.parametrize("name", ["random", "evolution", "ddpg"])
+    def test_it_finds_all_of_a_space_that_is_smaller_than_a_batch(self, model, name: str) -> None:
+        space = model.space([], {"layer[23].*.present": [True]})  # two branches may go
+        controller = Screened(
+            space, Objective(cost(space), (Goal(1e12, "macs", STRICT),)), name=name, options={}, proposals=20,
+            proxy=AdditiveProxy(space, made_up(space), 0.9),
+        )  # fmt: skip
+        assert len({controller.ask(1)[0].tobytes() for _ in range(4)}) == 4
+        with pytest.raises(InfeasibleError, match="no new candidate"):
+            controller.ask(1)
 
     @pytest.mark.parametrize("name", ["evolution", "ddpg"])
     def test_any_controller_finds_better_candidates_than_random_ones(self, space, name: str) -> None:
