@@ -100,7 +100,7 @@ def dimension_figures(
     """
     others = [name for name in dict.fromkeys(dimensions) if name != JOINT]
     _check(config, others)
-    runs = _searched(config, others, range(config.search.seed, config.search.seed + seeds), folder, observer)
+    runs = searched(config, others, range(config.search.seed, config.search.seed + seeds), folder, observer)
     observer.stage("Comparison")
     files = {name: {seed: run.folder / "model.onnx" for seed, run in own.items()} for name, own in runs.items()}
     for seed, run in runs[JOINT].items():
@@ -139,16 +139,28 @@ def _check(config: SearchConfig, others: Sequence[str]) -> None:
         )
 
 
-def _searched(
+def searched(
     config: SearchConfig, others: Sequence[str], seeds: Sequence[int], folder: Path, observer: Observer
 ) -> dict[str, dict[int, Run]]:
-    """The finished runs by method and seed."""
+    """The finished runs by method and seed; `JOINT` is one of the methods, and others may lack a seed.
+
+    Args:
+        config: Of the joint search.
+        others: Of `METHODS`.
+        seeds: Of the searches.
+        folder: For the runs.
+        observer: Hears how each goes, and why one is left out.
+
+    Raises:
+        InvalidFileError: A run in the folder is another one's.
+        HwnasError: A joint search failed.
+    """
     runs: dict[str, dict[int, Run]] = {name: {} for name in (JOINT, *others)}
     for seed in seeds:
         joint = config.model_copy(update={"search": config.search.model_copy(update={"seed": seed})})
         if runs[JOINT]:
             joint = _normalised_as(runs[JOINT][seeds[0]], joint)
-        first = runs[JOINT][seed] = _finished(_opened(folder / f"{JOINT}-{seed}", joint, observer), joint, observer)
+        first = runs[JOINT][seed] = finished(_opened(folder / f"{JOINT}-{seed}", joint, observer), observer)
         assert isinstance(first.space, TracedSpace)
         assert first.original is not None
         joint = _normalised_as(runs[JOINT][seeds[0]], joint)
@@ -159,7 +171,7 @@ def _searched(
                 continue
             run = _opened(folder / f"{name}-{seed}", wanted, observer, first)
             with left_out(f"{name} {seed}", observer):
-                runs[name][seed] = _finished(run, wanted, observer)
+                runs[name][seed] = _finished_alone(run, wanted, observer)
     return runs
 
 
@@ -183,17 +195,31 @@ def _opened(folder: Path, wanted: SearchConfig, observer: Observer, first: Run |
     return run
 
 
-def _finished(run: Run, wanted: SearchConfig, observer: Observer) -> Run:
-    """The run, done: with a target that it can reach, and as many trials as there are candidates to try."""
+def finished(run: Run, observer: Observer) -> Run:
+    """The run, done: with as many trials as there are candidates to try, where these are fewer than it wants.
+
+    Raises:
+        InfeasibleError: Its target is out of reach.
+        HwnasError: It failed otherwise.
+    """
     try:
         continue_run(run, observer)
-        return run
     except InfeasibleError:
-        if run.has_device and len(run.ledger.finished) < run.config.search.trials:
-            return _finished(_ended(run, observer), wanted, observer)
-        if not run.has_device and run.config.objective == wanted.objective:
-            return _finished(_reachable(run, wanted, observer), wanted, observer)
-        raise
+        if not run.has_device or len(run.ledger.finished) == run.config.search.trials:
+            raise
+        run = _ended(run, observer)
+        continue_run(run, observer)
+    return run
+
+
+def _finished_alone(run: Run, wanted: SearchConfig, observer: Observer) -> Run:
+    """The run, done; with a target that it can reach, where that which is wanted is out of reach."""
+    try:
+        return finished(run, observer)
+    except InfeasibleError:
+        if run.has_device or run.config.objective != wanted.objective:
+            raise
+        return finished(_reachable(run, wanted, observer), observer)
 
 
 def _ended(run: Run, observer: Observer) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from hwnas.scripts.bench_compression import agreement_figures, proxy_figures
 from hwnas.scripts.bench_dimensions import dimension_figures
+from hwnas.scripts.tuned_baselines import PRUNED
 from hwnas.search.compression.sensitivity import SENSITIVITY
 from hwnas.search.config import parse_config
 from hwnas.search.datasets import batches, load_dataset
@@ -171,21 +173,28 @@ def test_dimensions_are_compared_at_one_budget(weights: Path, tmp_path: Path) ->
         def note(self, text: str) -> None:
             heard.append(text)
 
-    figures = dimension_figures(wanted, ["bits", "rank"], 1, tmp_path, Listening())
-    assert {"joint 0", "bits 0", "rank 0", "50% of all channels, int8", "static int8", "original"} == set(figures)
+    dimensions = ["bits", "rank", "haq"]
+    figures = dimension_figures(wanted, dimensions, 1, tmp_path, Listening())
+    made = {f"{name} 0" for name in ("joint", *dimensions, "50% of all channels, int8")}
+    made |= {f"{PRUNED} 0"} if find_spec("torch_pruning") else set()
+    assert made | {"static int8", "original"} == set(figures)
     assert figures["original"]["points"] == 0
     assert figures["static int8"]["times_smaller"] > 1.5
-    assert figures["50% of all channels, int8"]["times_smaller"] > figures["static int8"]["times_smaller"]
+    assert figures["50% of all channels, int8 0"]["times_smaller"] > figures["static int8"]["times_smaller"]
+    assert figures["joint 0"]["target_ratio"] == 0.3 < figures["rank 0"]["target_ratio"]
     bits, rank, joint = (Run.open(tmp_path / f"{name}-0") for name in ("bits", "rank", "joint"))
     assert {d.name.rpartition(".")[2] for d in bits.space.decisions} == {"weight_bits", "act_bits"}
     assert {d.name.rpartition(".")[2] for d in rank.space.decisions} == {"rank", "form"}
+    assert Run.open(tmp_path / "haq-0").config.controller.name == "ddpg"
+    # Three trials of one epoch, and one final training of three.
+    assert figures["joint 0"]["trained_images"] == 6 * len(joint.dataset.train)
     assert not joint.result.exceeded
     # Rank alone leaves floats: what it cannot reach is not asked of it.
     assert any("at best, so that its target is 102% of this" in text for text in heard)
     known = json.loads((joint.folder / SENSITIVITY).read_text())
     assert json.loads((bits.folder / SENSITIVITY).read_text()) == known
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.onnx")}
-    assert dimension_figures(wanted, ["bits", "rank"], 1, tmp_path, Observer()) == figures
+    assert dimension_figures(wanted, dimensions, 1, tmp_path, Observer()) == figures
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.onnx")} == times
     with pytest.raises(UnknownNameError, match="dimension 'bit'"):
         dimension_figures(wanted, ["bit"], 1, tmp_path, Observer())
