@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch import Tensor, nn
 
+from hwnas.latency_tables.device import Device
 from hwnas.scripts import bench_dimensions
-from hwnas.scripts.bench_dimensions import alone, dimension_figures, finished, searched
+from hwnas.scripts.bench_dimensions import ORIGINAL, STATIC, _figures, alone, dimension_figures, searched
 from hwnas.scripts.tuned_baselines import left_out
+from hwnas.search import conclusion
 from hwnas.search.compression.preparation import EVIDENCE
 from hwnas.search.compression.sensitivity import SENSITIVITY
 from hwnas.search.config import ControllerConfig, SearchConfig, parse_config
 from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run
 from hwnas.spaces.errors import DiskFullError, DivergedError, InfeasibleError, InvalidFileError, UnknownNameError
+from tests.search.fixtures import PATIENT, on_this_machine
 
 BITS = {"weight_bits": [4, 32], "act_bits": [8, 32], "edge_bits": [8, 32]}
 
@@ -145,7 +149,7 @@ def test_a_search_ends_when_there_is_nothing_left_to_try(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(bench_dimensions, "continue_run", run_on)
     observer = Listening()
-    finished(Run.create(tmp_path / "run", config()), observer)
+    bench_dimensions.finished(Run.create(tmp_path / "run", config()), observer)
     assert trials == [64, 0]
     assert observer.heard == ["it found nothing more to try after 0 trials"]
 
@@ -155,3 +159,25 @@ def test_a_full_disk_is_not_passed_over() -> None:
         raise DiskFullError
     with pytest.raises(KeyboardInterrupt), left_out("this", Observer()):
         raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("devices")
+def test_files_are_compared_with_the_original_and_measured_by_the_devices_runtime(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conclusion, "FINAL_PROTOCOL", PATIENT)
+    run = on_this_machine(finished, tmp_path / "run")
+    chosen, original = run.folder / "model.onnx", run.folder / "reference.onnx"
+    files = {"joint 0": chosen, STATIC: original, ORIGINAL: original}
+    rows = _figures(run, files, Observer())
+    assert rows["joint 0"]["times_smaller"] == round(original.stat().st_size / chosen.stat().st_size, 2)
+    gained = 100 * (rows["joint 0"]["test_accuracy"] - rows[ORIGINAL]["test_accuracy"])
+    assert rows["joint 0"]["points"] == round(gained, 2)
+    assert rows[ORIGINAL]["points"] == 0
+    assert rows[ORIGINAL]["times_faster"] == rows[ORIGINAL]["times_smaller"] == 1
+    ratio = rows[STATIC]["latency_ms"] / rows["joint 0"]["latency_ms"]
+    assert rows["joint 0"]["times_faster_than_int8"] == pytest.approx(ratio, abs=1e-3)
+    monkeypatch.setattr(Device, "make_runtime", lambda device: SimpleNamespace(name="torch"))
+    observer = Listening()
+    assert "latency_ms" not in _figures(run, files, observer)["joint 0"]
+    assert observer.heard == ["latencies are left out: the device runs torch, and the files are for ONNX Runtime"]
