@@ -71,6 +71,7 @@ def pruned_file(run: Run, observer: Observer) -> Files:
         if not path.exists():
             observer.progress(f"pruning and fine-tuning: {PRUNED}", 0.0)
             weights = _pruned_weights(run.config.space, run.space.input_shape)
+            observer.note(f"Torch-Pruning leaves {_macs(weights.space) / _macs(run.space):.0%} of the MACs")
             evaluator = fine_tuning(run, weights, run.config.final_recipe)
             _write_tuned(run, evaluator, _in_8_bits(weights.space, {}), path)
         files[PRUNED] = path
@@ -83,6 +84,11 @@ def _pruned_weights(given: SpaceConfig, input_shape: Sequence[int]) -> TrainedWe
     module = make_module(given.model, Path(given.weights) if given.weights else None, given.options)
     pruned = half_pruned(module, torch.zeros(1, *input_shape))
     return TrainedWeights(pruned.space({kind: [8, 32] for kind in BITS}).spec, pruned.state, Evidence({}))
+
+
+def _macs(space: Space) -> int:
+    """Of the whole model."""
+    return space.workload(space.reference()).macs
 
 
 def _in_8_bits(space: Space, keeps: Mapping[str, Option]) -> Candidate:

@@ -46,7 +46,7 @@ def test_the_weakest_channels_go_until_half_the_macs_remain() -> None:
     pytest.importorskip("torch_pruning")
     module = settled(Plain())
     with torch.no_grad():
-        module.one.weight[8:16] = module.one.bias[8:16] = 0
+        module.one.weight[8:16] = module.one.bias[8:16] = module.two.weight[:, 8:16] = 0
     before = {name: value.clone() for name, value in module.state_dict().items()}
     pruned = half_pruned(module, IMAGES)
     # (3·24 + 24·40)·1024 + 40·10 is the first below half of (3·32 + 32·64)·1024 + 64·10: 24·48 is too much.
