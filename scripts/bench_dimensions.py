@@ -25,6 +25,7 @@ from hwnas.search.reach import least_cost
 from hwnas.search.run import best_trials, continue_run
 from hwnas.search.run_folder import Run
 from hwnas.search.training import Recipe
+from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import InfeasibleError, InvalidFileError, UnknownNameError
 from hwnas.spaces.files import replacing
 from hwnas.spaces.joint import Joint
@@ -49,6 +50,7 @@ METHODS: Mapping[str, Method] = {
     "channels": Method(("keep",)),
     "rank": Method(("rank",)),
     "depth": Method(("present",)),
+    "sharing": Method(("shared",)),
     "haq": Method(BITS, ControllerConfig(name="ddpg")),
 }
 """Each dimension alone; and HAQ (Wang et al., CVPR 2019), whose agent chooses bits.
@@ -279,13 +281,15 @@ def _latencies(run: Run, files: Mapping[str, Path], observer: Observer) -> dict[
 
 
 def _search_figures(run: Run) -> Figures:
-    """The target as a share of the original's cost, seconds of the trials, and images trained on, the finals' too."""
+    """Target and predicted cost as shares of the original's, seconds of the trials, images of trials and finals."""
     assert run.result is not None
     config, trials, whole = run.config, run.ledger.finished, run.space.reference()
     finals = len(best_trials(run, config.final.candidates, whole))
     images = sum(trial.steps for trial in trials) * _images(run, config.training)
+    original, chosen = (run.cost.of(c)[config.objective.metric] for c in (whole, Candidate(run.result.candidates[0])))
     return {
-        "target_ratio": round(run.objective.goals[0].target / run.cost.of(whole)[config.objective.metric], 4),
+        "target_ratio": round(run.objective.goals[0].target / original, 4),
+        "cost_ratio": round(chosen / original, 4),
         "search_s": round(run.result.seconds["search"], 1),
         "trained_images": images + finals * config.final.epochs * _images(run, config.final_recipe),
     }

@@ -12,7 +12,7 @@ from hwnas.spaces.quantizers import ActivationQuantizer
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Re-estimates batch-norm statistics, as plain means over the batches, and quantiser ranges.
+    """Re-estimates batch-norm statistics, as means over the batches by their sizes, and quantiser ranges.
 
     Leaves the network in evaluation mode.
 
@@ -24,12 +24,15 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
     for module in network.modules():
         if isinstance(module, ActivationQuantizer):
             module.reset()
     network.train()
+    seen = 0
     for images in batches:
+        seen += len(images)
+        for norm in norms:
+            norm.momentum = len(images) / seen
         network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -92,6 +92,7 @@ class Operator:
         front: Of a ``slice``, the first channel that it takes; of a ``pad``, the channels of zeros before the others.
         shared: Of float weights, the bits of an index into 2^shared values that they share; 0 where each is a value of
             its own. A file has a table and indices, of which runtimes make floats: it is a form of storage.
+        epsilon: Of its batch normalisation, what is added to variances.
     """
 
     kind: Kind
@@ -119,6 +120,7 @@ class Operator:
     unused: int = field(default=0, compare=False)
     front: int = field(default=0, compare=False)
     shared: int = field(default=0, compare=False)
+    epsilon: float = field(default=1e-5, compare=False)
 
     def __post_init__(self) -> None:
         """What can be said in two ways is said in one."""

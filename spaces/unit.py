@@ -38,7 +38,7 @@ class Unit(nn.Module):
         super().__init__()
         self.operator = operator
         self.rounds = True
-        self.norm = nn.BatchNorm2d(operator.out_channels) if operator.affine == "norm" else None
+        self.norm = nn.BatchNorm2d(operator.out_channels, operator.epsilon) if operator.affine == "norm" else None
         self.activation = ACTIVATIONS[operator.activation](operator.out_channels)
         quantizes = operator.out_bits <= 8 and not operator.moves_integers
         self.quantizer = ActivationQuantizer(operator.out_bits) if quantizes else None

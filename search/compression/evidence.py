@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,9 @@ from hwnas.spaces.traced.model import TracedModel
 from hwnas.spaces.traced.space import TracedSpace
 from hwnas.spaces.traced.weights import Evidence
 from hwnas.spaces.units import Unit
+
+MOST_READ = 8192
+"""Values of a patch whose second moments are measured: those of more would take gigabytes."""
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -41,6 +45,19 @@ def find_evidence(model: TracedModel, space: TracedSpace, batches: Batches, crit
             if bundle in importance:
                 importance[bundle] += score
     return Evidence(importance, _moments(network, space, kept))
+
+
+def reads_much(space: TracedSpace) -> dict[str, int]:
+    """The layers that may be factorised and read more than `MOST_READ` values, and how many.
+
+    Their factors are those of least error in the weights, not on data.
+    """
+    found = {}
+    for node in space.graph.products:
+        values = space.graph[node.inputs[0]].channels * math.prod(node.kernel_size)
+        if len(space.options.get(f"{node.name}.rank", ())) > 1 and values > MOST_READ:
+            found[node.name] = values
+    return found
 
 
 def filters(node: Node, model: TracedModel) -> Tensor:
@@ -79,7 +96,9 @@ def _moments(network: Network, space: TracedSpace, batches: Batches) -> dict[tup
     hooks = []
     for node in space.graph.products:
         own: dict[str, PatchMoments] = {}
-        if f"{node.name}.rank" in space.options and len(space.options[f"{node.name}.rank"]) > 1:
+        if node.name in reads_much(space):
+            continue
+        if len(space.options.get(f"{node.name}.rank", ())) > 1:
             own["channel"] = _patches(node, units[node.name])
         if "spatial" in space.options.get(f"{node.name}.form", ()):
             own["spatial"] = _patches(node, units[node.name], vertical=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwnas.search.compression.evidence import find_evidence
+from hwnas.search.compression.evidence import MOST_READ, find_evidence, reads_much
 from hwnas.search.compression.knowledge import TrainedWeights, load_evidence, save_evidence
 from hwnas.search.compression.proxy import AdditiveProxy
 from hwnas.search.compression.sensitivity import SENSITIVITY, Effect, Probe, Sensitivity, measure_sensitivity
@@ -36,6 +36,8 @@ def ensure_knowledge(run: Run, observer: Observer) -> None:
     assert isinstance(run.space, TracedSpace)
     for name, reason in run.space.left.items():
         observer.note(f"left as it is: {name}: {reason}")
+    for name, values in reads_much(run.space).items():
+        observer.note(f"factors of {name} are made without data: it reads {values} values, more than {MOST_READ}")
     images, labels = _images(run)
     if not (run.folder / EVIDENCE).exists():
         observer.progress("looking at what its channels do and its layers read", 0.0)

@@ -100,9 +100,10 @@ class Probe:
 
     def calibrate(self, network: Network) -> None:
         """Statistics of normalisations and ranges of activations, for the weights that a network has."""
-        recalibrate(network, torch.split(self.calibration, BATCH))
+        batches = self.calibration.tensor_split(-(-len(self.calibration) // BATCH))  # none of a single image
+        recalibrate(network, batches)
         if self.ranges != TRACKED:
-            calibrate_ranges(network, torch.split(self.calibration, BATCH), self.ranges)
+            calibrate_ranges(network, batches, self.ranges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,12 +78,14 @@ class PatchMoments:
         another number of channels than before.
         """
         patches = self._patches(x).to(torch.float64)
-        total = patches.T @ patches
-        if self._sum is not None and self._sum.shape != total.shape:
+        values = patches.shape[1]
+        if self._sum is None:
+            self._sum = patches.new_zeros(values, values)
+        if len(self._sum) != values:
             raise InvalidOptionError(
-                f"patches of {len(total)} values follow patches of {len(self._sum)}; keep one PatchMoments per layer"
+                f"patches of {values} values follow patches of {len(self._sum)}; keep one PatchMoments per layer"
             )
-        self._sum = total if self._sum is None else self._sum + total
+        self._sum.addmm_(patches.T, patches)
         self.count += len(patches)
 
     def matrix(self) -> Tensor:

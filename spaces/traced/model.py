@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from safetensors.torch import load_model as load_weights
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from hwnas.spaces.catalog import JOINT, space_from_spec
 from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError
@@ -123,6 +125,8 @@ def make_module(factory: str, weights: Path | None, options: Mapping[str, Any]) 
         InvalidFileError: The file is not there, or holds other weights.
     """
     module_path, _, name = factory.partition(":")
+    if not name:
+        raise InvalidSpaceError(f"space.model must be package.module:function, and {factory!r} names no function")
     try:
         module = getattr(_imported(module_path), name)(**options)
     except Exception as error:  # whatever the user's own code raises
@@ -134,11 +138,19 @@ def make_module(factory: str, weights: Path | None, options: Mapping[str, Any]) 
         raise InvalidSpaceError(f"space.model {factory!r} makes {type(module).__name__}, not a torch module")
     if weights is not None:
         try:
-            module.load_state_dict(load_file(weights))
+            _give(module, weights)
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise InvalidFileError(f"{weights} does not hold the weights of {factory}: {reason}") from error
     return module
+
+
+def _give(module: nn.Module, weights: Path) -> None:
+    """Gives the module its weights; of tensors that layers share, the file may have one or all."""
+    missing, unexpected = load_weights(module, weights, strict=False)
+    unexpected = [name for name in unexpected if name not in module.state_dict()]
+    if missing or unexpected:
+        raise ValueError(f"missing {sorted(missing)}, unexpected {sorted(unexpected)}")
 
 
 def _imported(path: str) -> ModuleType:
@@ -158,7 +170,7 @@ def _check(module: nn.Module, model: TracedModel) -> None:
     module.eval()
     images = torch.randn(3, *model.graph.input.shape, generator=torch.Generator().manual_seed(0))
     try:
-        expected = module(images)
+        (expected,) = tree_leaves(module(images))
     finally:
         for name, m in module.named_modules():
             m.training = modes[name]

@@ -17,7 +17,7 @@ from hwnas.spaces.traced.templates import template_of
 
 WHOLE = (
     "the model itself must be in the space, as what candidates are compared with: joint and narrow must leave 32 among "
-    "the bits, 1 among keep, rank and density, and branches present"
+    "the bits and shared, 1 among keep, rank and density, and branches present"
 )
 
 
@@ -87,6 +87,7 @@ def traced_space(
     )
     whole = space.workload(space.reference())
     macs = sum(template_of(node, graph).macs for node in graph.products)
-    if whole.macs != macs or any(o.weight_bits < 32 or o.out_bits < 32 or o.density < 1 for o in whole.operators):
+    changed = any(o.weight_bits < 32 or o.out_bits < 32 or o.density < 1 or o.shared for o in whole.operators)
+    if whole.macs != macs or changed:
         raise InvalidSpaceError(WHOLE)
     return space

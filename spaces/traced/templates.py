@@ -18,14 +18,13 @@ def read_name(name: str) -> str:
 
 def template_of(node: Node, graph: Graph) -> Operator:
     """The operator of a node with everything that is not decided."""
-    fields = {k: v for k, v in node.attributes.items() if k != "epsilon"}
     source = graph[node.inputs[0]]
     affine: Any = "norm" if node.normalised else "bias" if "bias" in node.parameters else "none"
     kind: Any = node.kind
     cin = node.channels if node.kind == "concat" else source.channels
     in_size = (1, 1) if node.kind == "linear" and len(node.shape) == 1 else source.size
     inputs = tuple(map(read_name, node.inputs))
-    return Operator(kind, cin, node.channels, in_size, node.size, affine=affine, inputs=inputs, **fields)
+    return Operator(kind, cin, node.channels, in_size, node.size, affine=affine, inputs=inputs, **node.attributes)
 
 
 def alone(node: Node, graph: Graph, kept: str) -> Operator:

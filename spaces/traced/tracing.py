@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export.graph_signature import OutputKind
 
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.traced.aten import Reader
@@ -54,6 +55,11 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
 
 
 def _trace(module: nn.Module, shape: tuple[int, ...]) -> Traced:
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise InvalidSpaceError(
+                f"a model must be in float32, and its {name} is {tensor.dtype}: call .float() on it"
+            )
     sides = {*shape, *(side for tensor in module.state_dict().values() for side in tensor.shape)} - {0}
     batch = next((b for b in BATCHES if not any(side % b == 0 for side in sides)), BATCHES[0])
     try:
@@ -63,13 +69,26 @@ def _trace(module: nn.Module, shape: tuple[int, ...]) -> Traced:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidSpaceError(
-            f"torch.export cannot follow {type(module).__name__}: {reason}; the model must compute the same steps for "
-            "all images, without branches that depend on their values"
+            f"torch.export cannot follow {type(module).__name__}: {reason}; the model must read one tensor of "
+            "images, and compute the same steps for all of them, without branches that depend on their values"
         ) from error
+    written = [spec.target for spec in program.graph_signature.output_specs if spec.kind != OutputKind.USER_OUTPUT]
+    if written:
+        raise InvalidSpaceError(f"the model changes its {', '.join(map(str, written))} when it runs; leave that out")
     reader = Reader(_tensors(program), batch)
     graph = fused(reader.read(program.graph))
+    graph = Graph(graph.nodes, {**graph.left, **_not_trained(module)})
     used = {name for node in graph for name in node.parameters.values()}
     return Traced(graph, {name: t.detach().clone() for name, t in reader.state.items() if name in used})
+
+
+def _not_trained(module: nn.Module) -> dict[str, str]:
+    """What only trains, and is in no exported program: by module, with the reason."""
+    return {
+        name: f"its dropout of {m.p:.0%} is not there while it is fine-tuned: the model is taken as it is evaluated"
+        for name, m in module.named_modules()
+        if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0
+    }
 
 
 def _tensors(program: Any) -> dict[str, tuple[str, Tensor]]:

@@ -121,7 +121,6 @@ def _give_norm(norm: nn.BatchNorm2d, node: Node, own: Mapping[str, Tensor], out:
     """A bias before the normalisation is one less in its mean."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    norm.eps = float(node.attributes["epsilon"])
     mean = own["norm.mean"] if bias is None else own["norm.mean"] - bias
     norm.running_mean.copy_(mean[out])
     norm.running_var.copy_(own["norm.variance"][out])
