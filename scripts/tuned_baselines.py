@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from hwnas.latency_tables.runtimes.onnx_static import write_static
 from hwnas.scripts.torch_pruning import half_pruned
 from hwnas.search.compression.knowledge import TrainedWeights
 from hwnas.search.config import SpaceConfig
-from hwnas.search.evaluation import evaluator_of, fine_tuning
+from hwnas.search.evaluation import evaluator_of, fine_tuning, torch_threads
 from hwnas.search.evaluators.train import TrainingEvaluator
 from hwnas.search.export import export_network, export_runtime
 from hwnas.search.finals import load_network, train_final
@@ -103,7 +104,8 @@ def _nearest(options: Sequence[Option], share: float) -> Option:
 
 def _write_tuned(run: Run, evaluator: TrainingEvaluator, candidate: Candidate, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    _, weights = train_final(evaluator, candidate.to_json(), run.config.search.seed, None)
+    with torch_threads(os.cpu_count() or 1):
+        _, weights = train_final(evaluator, candidate.to_json(), run.config.search.seed, None)
     if not weights:
         raise DivergedError("its fine-tuning diverged; lower training.learning_rate")
     write_bytes(path.with_suffix(".safetensors"), weights)

@@ -45,7 +45,7 @@ def ensure_supernet(run: Run, observer: Observer) -> None:
 
     resources = run.config.search.resources
     if config.workers == 1 and "gpu" not in resources:
-        with _threads(int(resources["cpu"])):
+        with torch_threads(int(resources["cpu"])):
             train_supernet(task, run.supernet_path, heard=heard)
         return
     from hwnas.search.supernet.ray_training import train_on_ray
@@ -55,14 +55,14 @@ def ensure_supernet(run: Run, observer: Observer) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Of torch, meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, count))
+    before = torch.get_numtorch_threads()
+    torch.set_numtorch_threads(max(1, count))
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_numtorch_threads(before)
 
 
 def _controller_options(run: Run) -> dict[str, Any]:
