@@ -57,12 +57,12 @@ def ensure_supernet(run: Run, observer: Observer) -> None:
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Of torch, meanwhile."""
-    before = torch.get_numtorch_threads()
-    torch.set_numtorch_threads(max(1, count))
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
     try:
         yield
     finally:
-        torch.set_numtorch_threads(before)
+        torch.set_num_threads(before)
 
 
 def _controller_options(run: Run) -> dict[str, Any]:
