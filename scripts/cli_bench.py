@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hwnas.scripts.cli_bench_search import compression, dimensions, driver, runs, search, supernet
+from hwnas.scripts.cli_bench_search import compression, dimensions, driver, footprint, runs, search, supernet
 from hwnas.scripts.consoles import emit
 
 
@@ -16,7 +16,7 @@ def bench() -> None:
     """Measure what hwnas claims; every benchmark prints JSON, and a table on stderr."""
 
 
-for command in (search, runs, driver, supernet, compression, dimensions):
+for command in (search, runs, driver, supernet, compression, dimensions, footprint):
     bench.add_command(command)
 
 

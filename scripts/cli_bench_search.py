@@ -1,4 +1,4 @@
-"""`hwnas bench search`, `runs`, `driver`, `supernet`, `compression` and `dimensions`: how well searches search."""
+"""`hwnas bench search`, `runs`, `driver`, `supernet`, `compression`, `dimensions`, `footprint`: how searches do."""
 
 from __future__ import annotations
 
@@ -229,3 +229,16 @@ def dimensions(file: Path, out: Path, dimensions: str, seeds: int) -> None:
         figures = dimension_figures(config, [name for name in dimensions.split(",") if name], seeds, out, observer)
     emit(figures)
     print_figures(figures, str(file))
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the run.")
+def footprint(file: Path, out: Path) -> None:
+    """Do the whole search of FILE, and say how long it took and how much memory all its processes had at most."""
+    from hwnas.scripts.bench_footprint import footprint_figures
+    from hwnas.scripts.figures_table import print_figures
+
+    figures = footprint_figures(["search", str(file), "--out", str(out)])
+    emit(figures)
+    print_figures({str(out): figures})
