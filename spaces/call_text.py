@@ -4,14 +4,17 @@
      {"parameter":1},1e-06],"kwargs":{},"op":"aten.layer_norm.default"}]}
 
 (in one line, without spaces). The result is that of the last step, a single tensor whose first dimension is the batch.
-``parameters`` are the shapes of the constants, ``inputs`` those of the tensors read, the batch left out. Both may be
-missing; where ``inputs`` is, the network around the call tells the shapes, and an operator alone goes by its first
-input's channels and size (see `Call.shapes`). Arguments are as torch takes them, but for these:
+``parameters`` are the shapes of the constants that are learnt, float32 all of them; ``buffers`` the types and shapes of
+those that stay as they are, such as ``{"dtype":"int64","shape":[3]}``; ``inputs`` the shapes of the tensors read, the
+batch left out. All three may be missing; where ``inputs`` is, the network around the call tells the shapes, and an
+operator alone goes by its first input's channels and size (see `Call.shapes`). Arguments are as torch takes them, but
+for these:
 
 | argument                   | stands for                                                           |
 |----------------------------|----------------------------------------------------------------------|
 | ``{"input": i}``           | the i-th tensor that the operator reads                              |
-| ``{"parameter": i}``       | its i-th constant                                                    |
+| ``{"parameter": i}``       | the i-th constant that it has learnt                                 |
+| ``{"buffer": i}``          | the i-th constant that stays as it is                                |
 | ``{"step": k}``            | what the k-th step gave, an earlier one                              |
 | ``{"step": k, "item": j}`` | the j-th of several tensors that it gave                             |
 | ``{"batch": k}``           | k times the batch size, an integer                                   |
@@ -42,9 +45,13 @@ MOVERS = frozenset({
     "aten.upsample_nearest2d.default", "aten.upsample_nearest2d.vec",
 })  # fmt: skip
 """Operations whose results are values that they read: they are the same for integers and for the floats these are."""
-DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")
+DTYPES = {
+    "float32": 4, "float64": 8, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
+    "bool": 1,
+}  # fmt: skip
+"""Types of torch's that a text may name, and the bytes of a value."""
 _OPERATION = re.compile(r"aten\.(\w+)\.(\w+)")
-_REFERENCES = ({"input"}, {"parameter"}, {"step"}, {"step", "item"}, {"batch"}, {"dtype"})
+_REFERENCES = ({"input"}, {"parameter"}, {"buffer"}, {"step"}, {"step", "item"}, {"batch"}, {"dtype"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +69,27 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Buffer:
+    """A constant that stays as it is: its type, one of `DTYPES`, and its shape."""
+
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A text that was read.
 
     Attributes:
         steps: The operations, in order.
-        parameters: Shapes of the constants.
+        parameters: Shapes of the constants that are learnt.
+        buffers: Those that are not.
         inputs: Shapes of the tensors read, the batch left out; empty where the text does not say them.
     """
 
     steps: tuple[Step, ...]
     parameters: tuple[Shape, ...]
+    buffers: tuple[Buffer, ...]
     inputs: tuple[Shape, ...]
 
     @property
@@ -82,8 +99,13 @@ class Call:
 
     @property
     def constants(self) -> int:
-        """How many numbers the constants have together."""
+        """How many numbers are learnt."""
         return sum(math.prod(shape) for shape in self.parameters)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all constants, those that are not learnt among them."""
+        return 4 * self.constants + sum(DTYPES[b.dtype] * math.prod(b.shape) for b in self.buffers)
 
     @property
     def reads(self) -> int:
@@ -94,7 +116,8 @@ class Call:
     @property
     def moves(self) -> bool:
         """Whether all that it does is to move values of one tensor; see `MOVERS`."""
-        return not self.parameters and self.reads == 1 and all(step.op in MOVERS for step in self.steps)
+        fixed = not self.parameters and not self.buffers
+        return fixed and self.reads == 1 and all(step.op in MOVERS for step in self.steps)
 
     def shapes(self, channels: int, size: tuple[int, int]) -> tuple[Shape, ...]:
         """Of the tensors read, the batch left out.
@@ -121,14 +144,15 @@ def parse_call(text: str) -> Call:
         raise _invalid(text, f"is not JSON ({error})") from error
     if not isinstance(data, dict) or not isinstance(data.get("steps"), list) or not data["steps"]:
         raise _invalid(text, "has no steps")
-    if odd := sorted(set(data) - {"steps", "parameters", "inputs"}):
+    if odd := sorted(set(data) - {"steps", "parameters", "buffers", "inputs"}):
         raise _invalid(text, f"has the unknown key {odd[0]!r}")
     if _canonical(data) != text:
         raise _invalid(
             text, "is not canonical: sort its keys and leave spaces out, as hwnas.spaces.call_text.call_text"
         )
-    shapes = [_shapes(text, data.get(key, []), key) for key in ("parameters", "inputs")]
-    call = Call(tuple(_step(text, step) for step in data["steps"]), shapes[0], shapes[1])
+    parameters, inputs = (_shapes(text, data.get(key, []), key) for key in ("parameters", "inputs"))
+    steps = tuple(_step(text, step) for step in data["steps"])
+    call = Call(steps, parameters, _buffers(text, data.get("buffers", [])), inputs)
     for number, step in enumerate(call.steps):
         for reference in _references(step):
             _check(text, reference, number, call)
@@ -139,12 +163,15 @@ def call_text(
     steps: Iterable[tuple[str, Sequence[Any], Mapping[str, Any]]],
     parameters: Iterable[Sequence[int]] = (),
     inputs: Iterable[Sequence[int]] = (),
+    buffers: Iterable[Buffer] = (),
 ) -> str:
-    """The canonical text of steps (name, arguments, keyword arguments), constants' shapes and inputs' shapes."""
+    """The canonical text of steps (name, arguments, keyword arguments), constants, and shapes of what is read."""
     data: dict[str, Any] = {"steps": [{"op": o, "args": list(a), "kwargs": dict(k)} for o, a, k in steps]}
     for key, shapes in (("parameters", parameters), ("inputs", inputs)):
         if found := [list(shape) for shape in shapes]:
             data[key] = found
+    if fixed := [{"dtype": b.dtype, "shape": list(b.shape)} for b in buffers]:
+        data["buffers"] = fixed
     return _canonical(data)
 
 
@@ -162,6 +189,21 @@ def _shapes(text: str, shapes: Any, key: str) -> tuple[Shape, ...]:
     if not plain or any(type(n) is not int or n < 0 for shape in shapes for n in shape):
         raise _invalid(text, f"has {key} that are no lists of sizes")
     return tuple(tuple(shape) for shape in shapes)
+
+
+def _buffers(text: str, buffers: Any) -> tuple[Buffer, ...]:
+    plain = isinstance(buffers, list) and all(isinstance(b, dict) and set(b) == {"dtype", "shape"} for b in buffers)
+    if not plain:
+        raise _invalid(text, 'has buffers that are no {"dtype": …, "shape": …}')
+    for buffer in buffers:
+        _check_dtype(text, buffer["dtype"])
+    shapes = _shapes(text, [b["shape"] for b in buffers], "buffers")
+    return tuple(Buffer(b["dtype"], shape) for b, shape in zip(buffers, shapes, strict=True))
+
+
+def _check_dtype(text: str, name: Any) -> None:
+    if type(name) is not str or name not in DTYPES:
+        raise _invalid(text, f"has the unknown type {name!r} (known: {', '.join(DTYPES)})")
 
 
 def _step(text: str, data: Any) -> Step:
@@ -190,12 +232,14 @@ def _check(text: str, reference: dict[str, Any], number: int, call: Call) -> Non
     if set(reference) not in _REFERENCES:
         raise _invalid(text, f"has the unknown argument {reference}")
     if "dtype" in reference:
-        if reference["dtype"] not in DTYPES:
-            raise _invalid(text, f"has the unknown type {reference['dtype']!r} (known: {', '.join(DTYPES)})")
+        _check_dtype(text, reference["dtype"])
         return
     if any(type(v) is not int or v < 0 for v in reference.values()):
         raise _invalid(text, f"has the argument {reference}, whose numbers must be whole and not negative")
-    known = {"step": number, "parameter": len(call.parameters), "input": len(call.inputs) or math.inf}
+    known = {
+        "step": number, "parameter": len(call.parameters), "buffer": len(call.buffers),
+        "input": len(call.inputs) or math.inf,
+    }  # fmt: skip
     for key, count in known.items():
         if reference.get(key, -1) >= count:
             raise _invalid(text, f"names {reference} in step {number}, which there is not")

@@ -23,8 +23,10 @@ _AS = {"aten.view.default": "aten.reshape.default", "aten._unsafe_view.default":
 class CallUnit(Unit):
     """One ATen operation, or several, on the batch as it comes.
 
-    Its constants are the parameters ``constant_0``, ``constant_1`` and so on. Fresh ones of one dimension are ones, and
-    others small random numbers: whoever made the text knows what they are. Running statistics are not trained.
+    Its constants are ``constant_0``, ``constant_1`` and so on: parameters, then the text's buffers, which are buffers
+    here, too. Fresh parameters of one dimension are ones, and others small random numbers; fresh buffers are ones, or
+    where they are no floats zeros, which are indexes of anything: whoever made the text knows what they are. Running
+    statistics are not trained, even where a text has them among its parameters.
 
     Raises:
         InvalidSpaceError: A text that `parse_call` refuses, or an operation that may not be called (see `operation`).
@@ -40,11 +42,14 @@ class CallUnit(Unit):
                 nn.init.normal_(constant, std=STD)
             constant.requires_grad_(i not in statistics)
             self.register_parameter(f"constant_{i}", constant)
+        for i, buffer in enumerate(self.call.buffers, len(self.call.parameters)):
+            dtype = getattr(torch, buffer.dtype)
+            self.register_buffer(f"constant_{i}", torch.full(buffer.shape, int(dtype.is_floating_point), dtype=dtype))
 
     @property
     def constants(self) -> list[Tensor]:
         """Its constants, in order."""
-        return [getattr(self, f"constant_{i}") for i in range(len(self.call.parameters))]
+        return [getattr(self, f"constant_{i}") for i in range(len(self.call.parameters) + len(self.call.buffers))]
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """The last step's result."""
@@ -75,7 +80,7 @@ def run_call(call: Call, inputs: Sequence[Tensor], constants: Sequence[Tensor]) 
     Args:
         call: What to compute: a `checked_call`.
         inputs: What it reads, (n, …) each.
-        constants: Of the shapes that it says.
+        constants: Its parameters, then its buffers, of the shapes and types that it says.
 
     Raises:
         InvalidSpaceError: Too few inputs, or a result that is not one tensor.
@@ -91,6 +96,8 @@ def run_call(call: Call, inputs: Sequence[Tensor], constants: Sequence[Tensor]) 
                 return inputs[i]
             case {"parameter": i}:
                 return constants[i]
+            case {"buffer": i}:
+                return constants[len(call.parameters) + i]
             case {"step": k, "item": j}:
                 return results[k][j]
             case {"step": k}:

@@ -75,7 +75,9 @@ def exported_call(text: str, shapes: tuple[Shape, ...], opset: int) -> onnx.Grap
         InvalidSpaceError: Operations that torch cannot export so; says which.
     """
     call = checked_call(text)
-    examples = tuple(torch.zeros(BATCH, *shape) for shape in shapes) + tuple(map(torch.zeros, call.parameters))
+    buffers = tuple(torch.zeros(b.shape, dtype=getattr(torch, b.dtype)) for b in call.buffers)
+    read = tuple(torch.zeros(BATCH, *shape) for shape in shapes)
+    examples = (*read, *map(torch.zeros, call.parameters), *buffers)
     batch = torch.export.Dim("batch", min=1)
     dynamic = tuple({0: batch} if i < len(shapes) else {} for i in range(len(examples)))
     what = f"a call of {', '.join(call.names)} on {' and '.join(map(str, shapes))}"

@@ -165,5 +165,6 @@ def weight_bytes(model: onnx.ModelProto) -> int:
 
 _BITS = {
     TensorProto.FLOAT: 32, TensorProto.INT32: 32, TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.INT4: 4,
-    TensorProto.UINT4: 4,
+    TensorProto.UINT4: 4, TensorProto.DOUBLE: 64, TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16,
+    TensorProto.INT64: 64, TensorProto.INT16: 16, TensorProto.BOOL: 8,
 }  # fmt: skip

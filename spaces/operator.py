@@ -204,12 +204,17 @@ class Operator:
 
     @property
     def constants(self) -> int:
-        """Numbers that a ``call`` reads beside its inputs."""
+        """Numbers that a ``call`` has learnt and reads beside its inputs."""
         return parse_call(self.call).constants if self.kind == "call" else 0
 
     @property
+    def constant_bytes(self) -> int:
+        """Bytes of all that a ``call`` reads beside its inputs, learnt or not."""
+        return parse_call(self.call).constant_bytes if self.kind == "call" else 0
+
+    @property
     def params(self) -> int:
-        """Parameters: weights, biases, slopes, scale and shift of a normalisation, constants of calls, those unused."""
+        """Parameters: weights, biases, slopes, scale and shift of a normalisation, what calls learnt, those unused."""
         per_channel = {"none": 0, "bias": 1, "norm": 2}[self.affine] + (self.activation == "prelu")
         return self.weights + per_channel * self.out_channels + self.constants + self.unused
 
@@ -238,7 +243,7 @@ class Operator:
         Weights in the narrowest ONNX type that holds them; when they are quantised, a 4-byte scale and a 1-byte zero
         point per output channel; a 4-byte bias per output channel (batch normalisation is folded), with its 4-byte
         scale where it is an integer. A normalisation without a product before it has four 4-byte constants per channel,
-        and slopes take 4 bytes each, as constants of calls.
+        and slopes take 4 bytes each, as what calls have learnt; their other constants are stored in their own types.
         Weights that are shared are a 4-byte table and indices of 2, 4 or 8 bits, and a 4-byte factor per output channel
         where a normalisation follows them: folding it would give each channel values of its own.
         Weights that are zero are stored, too. Scales of activations (5 bytes per tensor), shapes and the matrices of
@@ -246,7 +251,7 @@ class Operator:
         """
         size = 4 * self.out_channels * (self.activation == "prelu")
         if not self.weights:
-            return size + 16 * self.out_channels * (self.affine == "norm") + 4 * self.constants
+            return size + 16 * self.out_channels * (self.affine == "norm") + self.constant_bytes
         if self.shared:
             indices = -(-self.weights // weights_per_index(self.shared))
             size += -(-indices * stored_bits(self.shared) // 8) + 4 * table_size(self.shared)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hwnas.spaces import Operator, Workload
-from hwnas.spaces.call_text import Shape, call_text
+from hwnas.spaces.call_text import Buffer, Shape, call_text
 from hwnas.spaces.calls import CallUnit
 from hwnas.spaces.network import Network
 from tests.every_kind import lived_in
@@ -28,10 +28,11 @@ class Case:
     inputs: tuple[Shape, ...]
     output: Shape
     parameters: tuple[Shape, ...] = ()
+    buffers: tuple[Buffer, ...] = ()
 
     @property
     def text(self) -> str:
-        return call_text(self.steps, self.parameters, self.inputs)
+        return call_text(self.steps, self.parameters, self.inputs, self.buffers)
 
     def operator(self, **fields: Any) -> Operator:
         """The call; shapes of other than three dimensions as the tracer gives them."""
@@ -56,8 +57,12 @@ def one(op: str, *args: Any, on: Sequence[Shape], to: Shape, parameters: Sequenc
     return Case(((f"aten.{op}", list(args), kwargs),), tuple(on), to, tuple(parameters))
 
 
-def chain(*steps: tuple[str, list[Any]], on: Sequence[Shape], to: Shape, parameters: Sequence[Shape] = ()) -> Case:
-    return Case(tuple((f"aten.{op}", args, {}) for op, args in steps), tuple(on), to, tuple(parameters))
+def chain(
+    *steps: tuple[str, list[Any]], on: Sequence[Shape], to: Shape, parameters: Sequence[Shape] = (),
+    buffers: Sequence[Buffer] = (),
+) -> Case:  # fmt: skip
+    own = tuple((f"aten.{op}", args, {}) for op, args in steps)
+    return Case(own, tuple(on), to, tuple(parameters), tuple(buffers))
 
 
 COMPUTING: dict[str, Case] = {
@@ -113,6 +118,12 @@ COMPUTING: dict[str, Case] = {
     "in float64": chain(
         ("to.dtype", [X, {"dtype": "float64"}]), ("mul.Tensor", [{"step": 0}, 2.0]),
         ("to.dtype", [{"step": 1}, {"dtype": "float32"}]), on=[TOKENS], to=TOKENS,
+    ),
+    "what is not learnt": chain(
+        ("index.Tensor", [X, [None, {"buffer": 1}]]), ("masked_fill.Scalar", [{"step": 0}, {"buffer": 0}, -1.0]),
+        ("mul.Tensor", [{"step": 1}, W]), ("add.Tensor", [{"step": 2}, {"buffer": 2}]), on=[TOKENS], to=(7, 12),
+        parameters=[(12,)],
+        buffers=[Buffer("bool", (7, 12)), Buffer("int64", (7,)), Buffer("float32", (7, 1))],
     ),
 }  # fmt: skip
 """Operations that compute something."""

@@ -169,7 +169,8 @@ def lived_in(network: Network, seed: int = 0) -> Network:
                 module.weight.normal_(std=0.3, generator=g)
             elif isinstance(module, CallUnit):
                 for constant in module.constants:
-                    constant.normal_(generator=g)
+                    if constant.is_floating_point():
+                        constant.normal_(generator=g)
             bias = getattr(module, "bias", None)
             if isinstance(bias, nn.Parameter):
                 bias.normal_(std=0.3, generator=g)

@@ -117,7 +117,7 @@ def _joined(part: Part, other: Operator) -> Part:
         out_channels=max(own.out_channels, other.out_channels),
         kernel=max(own.kernel, other.kernel),
         groups=max(own.groups, other.groups),
-        call=max(own, other, key=lambda o: o.constants).call,
+        call=max(own, other, key=lambda o: o.constant_bytes).call,
     )
     return Part(largest, tuple(sorted({*part.kernels, other.kernel})))
 

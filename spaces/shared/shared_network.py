@@ -66,7 +66,7 @@ class SharedNetwork(nn.Module):
         self.space = space
         shared = shared_parts(space)
         units = {name: SharedUnit(part) for name, part in shared.parts.items()}
-        self.parts = nn.ModuleDict({name: u for name, u in units.items() if any(True for _ in u.parameters())})
+        self.parts = nn.ModuleDict({name: u for name, u in units.items() if u.state_dict()})
         self.quantizers = nn.ModuleDict(
             {_quantizer_name(name, b): ActivationQuantizer(b) for name, bits in shared.precisions.items() for b in bits}
         )

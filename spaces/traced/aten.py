@@ -190,11 +190,11 @@ class Reader:
         return self.call_of(step, expression, self.shape(step))
 
     def _computed(self, step: fx.Node) -> Value:
-        """A constant: nothing that it depends on changes with the images."""
+        """A constant: nothing that it depends on changes with the images. It has gradients where anything is learnt."""
         read: Any = self._values.__getitem__
         arguments: Any = fx.map_arg((step.args, step.kwargs), read)
         target: Any = step.target
-        with torch.no_grad():
+        with torch.enable_grad():
             result = target(*arguments[0], **arguments[1])
         found: Value = tuple(result) if isinstance(result, list | tuple) else result
         return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from hwnas.spaces.call_text import MOVERS, call_text
+from hwnas.spaces.call_text import MOVERS, Buffer, Shape, call_text
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.traced.graph import Node
 
@@ -46,10 +46,12 @@ class Expression:
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor of the model's state, by name."""
+    """A tensor of the model's state, by name; what is not learnt stays as it is, in its type."""
 
     name: str
     shape: tuple[int, ...]
+    dtype: str
+    learnt: bool
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def expression_of(reader: Reader, step: fx.Node, values: Mapping[fx.Node, Any]) 
                 if isinstance(found, Tensor):
                     name = reader.parameter(value)
                     assert name is not None
-                    return Constant(name, tuple(found.shape))
+                    return Constant(name, tuple(found.shape), _name_of(found.dtype), found.requires_grad)
                 return tuple(found) if isinstance(found, tuple) else found
             case list() | tuple():
                 return tuple(map(convert, value))
@@ -98,7 +100,8 @@ def call(expression: Expression) -> tuple[str, list[Node], list[str]]:
     steps: list[tuple[str, list[Any], dict[str, Any]]] = []
     numbers: dict[int, int] = {}
     inputs: list[Node] = []
-    constants: dict[str, tuple[int, ...]] = {}
+    parameters: dict[str, Shape] = {}
+    buffers: dict[str, Buffer] = {}
 
     def place(own: Expression) -> dict[str, Any]:
         if own.whole is not None:
@@ -117,13 +120,16 @@ def call(expression: Expression) -> tuple[str, list[Node], list[str]]:
                 return {"input": inputs.index(value)}
             case Expression():
                 return place(value)
-            case Constant():
-                constants.setdefault(value.name, value.shape)
-                return {"parameter": list(constants).index(value.name)}
+            case Constant(name, shape, _, learnt=True):
+                parameters[name] = shape
+                return {"parameter": list(parameters).index(name)}
+            case Constant(name, shape, dtype):
+                buffers[name] = Buffer(dtype, shape)
+                return {"buffer": list(buffers).index(name)}
             case Batch():
                 return {"batch": value.times}
             case torch.dtype():
-                return {"dtype": str(value).removeprefix("torch.")}
+                return {"dtype": _name_of(value)}
             case tuple():
                 return [write(v) for v in value]
         return value
@@ -132,5 +138,9 @@ def call(expression: Expression) -> tuple[str, list[Node], list[str]]:
     if "item" in last:
         steps.append(("aten.clone.default", [last], {}))
     shapes = [node.shape for node in inputs]
-    text = call_text(steps, constants.values(), shapes if len(set(shapes)) > 1 else ())
-    return text, inputs, list(constants)
+    text = call_text(steps, parameters.values(), shapes if len(set(shapes)) > 1 else (), buffers.values())
+    return text, inputs, [*parameters, *buffers]
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hwnas.spaces import Operator
-from hwnas.spaces.call_text import call_text, parse_call
+from hwnas.spaces.call_text import Buffer, call_text, parse_call
 from hwnas.spaces.errors import InvalidSpaceError
 
 X = {"input": 0}
@@ -29,9 +29,19 @@ def test_a_text_is_canonical_and_read_back() -> None:
     assert (call.constants, call.reads, call.names) == (384, 1, ("layer_norm",))
 
 
+def test_what_is_not_learnt_has_a_type() -> None:
+    buffers = (Buffer("int64", (3,)), Buffer("bool", ()))
+    text = call_text([("aten.index.Tensor", [X, [None, {"buffer": 0}]], {})], [(5,)], buffers=buffers)
+    assert text.startswith('{"buffers":[{"dtype":"int64","shape":[3]},{"dtype":"bool","shape":[]}],"parameters":[[5]]')
+    call = parse_call(text)
+    assert call.buffers == buffers
+    assert (call.constants, call.constant_bytes) == (5, 4 * 5 + 8 * 3 + 1)
+
+
 def test_what_is_missing_is_none() -> None:
     call = parse_call('{"steps":[{"op":"aten.relu.default"}]}')
-    assert (call.parameters, call.inputs, call.steps[0].args, call.steps[0].kwargs) == ((), (), (), {})
+    assert (call.parameters, call.buffers, call.inputs) == ((), (), ())
+    assert (call.steps[0].args, call.steps[0].kwargs) == ((), {})
     assert (call.constants, call.reads) == (0, 1)
     assert parse_call(call_text([("aten.add.Tensor", [X, {"input": 2}], {})])).reads == 3
     infinite = call_text([("aten.clamp.default", [X, float("-inf")], {})])
@@ -67,6 +77,7 @@ def test_shapes_where_the_text_has_none() -> None:
 def test_what_only_moves(steps: list[Any], moves: bool) -> None:
     assert parse_call(call_text(steps)).moves == moves
     assert not parse_call(call_text(steps, [(1,)])).moves
+    assert not parse_call(call_text(steps, buffers=[Buffer("int64", (1,))])).moves
 
 
 def text_of(*args: Any, op: str = "aten.relu.default", **more: Any) -> str:
@@ -98,6 +109,12 @@ def text_of(*args: Any, op: str = "aten.relu.default", **more: Any) -> str:
         (text_of({"input": True}), "must be whole"),
         (text_of({"batch": 0.5}), "must be whole"),
         (text_of({"dtype": "complex64"}), "unknown type 'complex64' .known: float32"),
+        (text_of({"dtype": []}), "unknown type"),
+        (text_of(X, buffers=[[3]]), "buffers that are no"),
+        (text_of(X, buffers=[{"dtype": "int64"}]), "buffers that are no"),
+        (text_of(X, buffers=[{"dtype": "complex64", "shape": [3]}]), "unknown type 'complex64'"),
+        (text_of(X, buffers=[{"dtype": "int64", "shape": 3}]), "buffers that are no lists of sizes"),
+        (text_of({"buffer": 1}, buffers=[{"dtype": "int64", "shape": [3]}]), "names {'buffer': 1} in step 0"),
         (text_of({"step": 0}), "names {'step': 0} in step 0, which there is not"),
         (text_of([[{"parameter": 1}]], parameters=[[2]]), "names {'parameter': 1} in step 0"),
         (text_of({"input": 1}, inputs=[[2]]), "names {'input': 1} in step 0"),

@@ -15,7 +15,8 @@ from hwnas.spaces.call_text import call_text
 from hwnas.spaces.calls import CallUnit, operation, run_call
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.frozen import freeze
-from tests.every_call import CASES, COMPUTING, TOKENS, X, built, call_unit, chain, one
+from hwnas.spaces.operator import Operator
+from tests.every_call import CASES, COMPUTING, TOKENS, B, W, X, built, call_unit, chain, one
 from tests.every_kind import images
 
 every_case = pytest.mark.parametrize("name", CASES)
@@ -79,6 +80,30 @@ def test_fresh_constants_of_one_dimension_leave_a_normalisation_as_it_is() -> No
     assert [c.tolist() for c in norm.constants] == [[1.0] * 12] * 2
 
 
+def test_what_is_not_learnt_keeps_its_type_and_is_no_parameter() -> None:
+    network = built(COMPUTING["what is not learnt"])
+    unit = call_unit(network)
+    assert [n for n, _ in unit.named_parameters()] == ["constant_0"]
+    assert [(n, b.dtype) for n, b in unit.named_buffers()] == [
+        ("constant_1", torch.bool), ("constant_2", torch.int64), ("constant_3", torch.float32),
+    ]  # fmt: skip
+    assert unit.operator.params == network.workload.params == 12
+    assert unit.operator.weight_bytes == 4 * 12 + 7 * 12 + 8 * 7 + 4 * 7
+    unit.constants[1][0] = True
+    unit.constants[2].copy_(torch.tensor([4, 0, 0, 1, 2, 3, 4]))
+    x = torch.randn(2, *TOKENS)
+    expected = x[:, unit.constants[2]] * unit.constants[0]
+    expected[:, 0] = -unit.constants[0]
+    assert torch.allclose(unit(x), expected + unit.constants[3])
+
+
+def test_statistics_among_parameters_are_not_trained() -> None:
+    """As texts have them that were written before there were buffers."""
+    steps = [("aten.batch_norm.default", [X, W, B, {"parameter": 2}, {"parameter": 3}, False, 0.1, 1e-5, False], {})]
+    unit = CallUnit(Operator("call", 6, 6, (8, 8), (8, 8), call=call_text(steps, [(6,)] * 4)))
+    assert [p.requires_grad for p in unit.parameters()] == [True, True, False, False]
+
+
 def test_a_view_of_any_order_in_memory() -> None:
     case = chain(
         ("transpose.int", [X, 1, 2]), ("view.default", [{"step": 0}, [{"batch": 1}, 60]]), on=[TOKENS], to=(60,)
@@ -118,7 +143,7 @@ def test_calls_say_what_they_lack() -> None:
 
 
 @pytest.mark.parametrize("bits", [32, 8])
-@pytest.mark.parametrize("name", ["layer_norm", "class token", "to tokens", "mul"])
+@pytest.mark.parametrize("name", ["layer_norm", "class token", "what is not learnt", "to tokens", "mul"])
 def test_frozen_calls_keep_their_constants(name: str, bits: int) -> None:
     network = built(CASES[name], bits)
     x = images(network, 4, 9)

@@ -92,7 +92,7 @@ def test_nodes_and_constants_carry_the_operators_name(name: str) -> None:
     assert len({n.name for n in model.graph.node}) == len(model.graph.node)
     assert weight_bytes(model) == network.workload.weight_bytes
     constants = {t.name for t in model.graph.initializer if not t.name.startswith("part")}
-    wanted = {f"call/constant_{i}" for i in range(len(CASES[name].parameters))}
+    wanted = {f"call/constant_{i}" for i in range(len(CASES[name].parameters) + len(CASES[name].buffers))}
     assert {c for c in constants if not c.startswith("call/act_")} == wanted
 
 

@@ -262,8 +262,28 @@ class ShuffleNet(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Fixed(nn.Module):
+    """What is not learnt, of several types: an order of channels, means and scales, positions, and a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]).reshape(3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.2, 0.3, 0.4]).reshape(3, 1, 1))
+        self.register_buffer("mask", torch.ones(16, 16, dtype=torch.bool).triu(1))
+        self.patches, self.query = nn.Conv2d(3, 32, 8, 8), nn.Linear(32, 32)
+        self.position = nn.Parameter(torch.linspace(-1.0, 1.0, 16 * 32).reshape(16, 32), requires_grad=False)
+        self.factor = nn.Parameter(torch.ones(32))
+        self.head = nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(((x - self.mean) / self.scale)[:, [2, 1, 0]]).flatten(2).transpose(1, 2) + self.position
+        scores = (self.query(x) @ x.transpose(1, 2)).masked_fill(self.mask, -1e4)
+        return self.head((scores.softmax(-1) @ x * self.factor).mean(1))
+
+
 MODELS = {
     "awkward": Awkward,
+    "fixed": Fixed,
     "shufflenetv2": ShuffleNet,
     "resnet": ResNet,
     "resnet_projection": lambda: ResNet(projection=True),

@@ -49,8 +49,7 @@ def test_counts_are_those_of_the_module(family) -> None:
     work = space.workload(space.reference())
     twice = module.twice if hasattr(module, "twice") else None  # each use has a copy of its own
     copies = sum(p.numel() for p in twice.parameters()) if twice is not None else 0
-    statistics = sum(64 for m in module.modules() if isinstance(m, torch.nn.BatchNorm1d))  # constants of a call
-    assert work.params == sum(p.numel() for p in module.parameters()) + copies + statistics
+    assert work.params == sum(p.numel() for p in module.parameters() if p.requires_grad) + copies
 
 
 def test_every_layer_with_weights_is_decided_or_named(family) -> None:
@@ -115,6 +114,35 @@ def broken() -> torch.nn.Module:
 def test_what_a_factory_raises_is_said() -> None:
     with pytest.raises(InvalidSpaceError, match="test_families:broken': KeyError: 'backbone'"):
         load_model(f"{__name__}:broken", None, SHAPE, {})
+
+
+def test_what_the_model_does_not_learn_is_not_trained(tmp_path) -> None:
+    module = settled(MODELS["fixed"]())
+    model = trace_model(module, torch.zeros(1, *SHAPE))
+    model.save(tmp_path, "model")
+    for network in (model.network, TracedModel.load(tmp_path, "model").network):
+        learnt = {tuple(p.shape) for name, p in network.named_parameters() if "constant" in name}
+        assert learnt == {(32,)}, "the factor alone"
+        fixed = [b for name, b in network.named_buffers() if "constant" in name]
+        assert sorted(str(b.dtype) for b in fixed) == ["torch.bool", *["torch.float32"] * 3, "torch.int64"]
+        for own in (module.mean, module.scale, module.mask, module.position, torch.tensor([2, 1, 0])):
+            assert any(b.shape == own.shape and bool((b == own).all()) for b in fixed)
+
+
+def test_what_is_computed_of_something_learnt_is_learnt() -> None:
+    class Biased(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Parameter(torch.randn(9))
+            self.register_buffer("index", torch.arange(16) % 9)
+            self.head = torch.nn.Linear(16, CLASSES)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x.mean(1)[:, :4, :4].reshape(-1, 16) + self.table[self.index])
+
+    with torch.no_grad():
+        network = trace_model(Biased(), torch.zeros(1, *SHAPE)).network
+    assert [tuple(p.shape) for name, p in network.named_parameters() if "constant" in name] == [(16,)]
 
 
 def test_what_is_computed_as_in_the_model_is_named() -> None:
