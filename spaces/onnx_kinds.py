@@ -129,8 +129,8 @@ def _activation(writer: Writer, operator: Operator, unit: Unit, tensor: str) -> 
         case "prelu":
             assert isinstance(unit.activation, nn.PReLU)
             slope = unit.activation.weight.numpy(force=True)
-            shape = (-1,) if operator.kind == "linear" else (-1, 1, 1)
-            return writer.node(name, "PRelu", [tensor, writer.constant(name, "slope", slope.reshape(shape))])
+            after = [1] * (len(writer.shapes[name]) - 1)
+            return writer.node(name, "PRelu", [tensor, writer.constant(name, "slope", slope.reshape(-1, *after))])
         case activation:
             kind = {"relu": "Relu", "relu6": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}[activation]
             return writer.node(name, kind, [tensor])

@@ -137,10 +137,10 @@ def gelu(reader: Reader, step: fx.Node) -> Value | None:
 
 
 def prelu(reader: Reader, step: fx.Node) -> Value | None:
-    """A PReLU, of one slope or of one per channel."""
+    """A PReLU of maps or vectors, of one slope or of one per channel; those of tokens torch has per token."""
     x, slope = step.args[:2]
     name = reader.parameter(slope)
-    if not reader.is_map(x) or name is None:
+    if not reader.is_map(x, (1, 3)) or name is None:
         return None
     assert isinstance(x, fx.Node)
     node = reader.node(x)

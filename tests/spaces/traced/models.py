@@ -18,7 +18,7 @@ def settled(module: nn.Module, seed: int = 0) -> nn.Module:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(noise * 0.3 + (parameter.ndim == 1) if parameter.ndim < 2 else parameter + 0.01 * noise)
         for norm in module.modules():
-            if isinstance(norm, nn.BatchNorm2d):
+            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
                 norm.running_mean.copy_(torch.randn(norm.num_features, generator=generator) * 0.2)
                 norm.running_var.copy_(torch.rand(norm.num_features, generator=generator) + 0.5)
     return module.eval()
@@ -281,9 +281,24 @@ class Fixed(nn.Module):
         return self.head((scores.softmax(-1) @ x * self.factor).mean(1))
 
 
+class Perceptron(nn.Module):
+    """Layers on vectors alone, normalised, with slopes after one that has no product to be part of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(3 * 32 * 32, 32), nn.BatchNorm1d(32), nn.PReLU(32), nn.Linear(32, 32), nn.PReLU(32),
+            nn.Linear(32, CLASSES),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
 MODELS = {
     "awkward": Awkward,
     "fixed": Fixed,
+    "perceptron": Perceptron,
     "shufflenetv2": ShuffleNet,
     "resnet": ResNet,
     "resnet_projection": lambda: ResNet(projection=True),
