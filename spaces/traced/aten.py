@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from hwnas.spaces.errors import InvalidSpaceError
-from hwnas.spaces.traced.expressions import Batch, Expression, applied, call, expression_of
+from hwnas.spaces.traced.expressions import Expression, call, expression_of
 from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node, NodeKind
 from hwnas.spaces.traced.operations import ELEMENTWISE, SAME, SPATIAL
 
@@ -51,9 +51,6 @@ class Reader:
                 if len(returned) != 1 or not isinstance(returned[0], fx.Node):
                     raise InvalidSpaceError(f"a model must return one tensor, not {len(returned)}")
                 output = self.node(returned[0])
-                if output.kind == "flatten":  # nothing flattens after it
-                    flat = applied("aten.reshape.default", output, (Batch(1), -1))
-                    output = self.call_of(returned[0], flat, output.shape)
                 if output is not self._nodes[-1]:  # what the model returns comes last
                     self._nodes.remove(output)
                     self._nodes.append(output)

@@ -134,7 +134,7 @@ class Maker:
             self.make.slot(node.name, read_input, node.channels, Constant(node.size), own.bits, prefix=node.name)
             return
         source = self.written[node.inputs[0]]
-        if node.kind == "flatten":
+        if self._only_named(node):
             add(same, Constant(read_name(node.inputs[0])), own.channels, own.bits)
             return
         held = self._held(node)
@@ -151,6 +151,11 @@ class Maker:
             if node.kind == "add":
                 held = compute(held_beside, held, own.channels, Constant(node.size), own.bits)
             add(step, template, source.channels, own.channels, self._front(node), source.bits, own.bits, held)
+
+    def _only_named(self, node: Node) -> bool:
+        """Whether maps stay maps although the model makes vectors of them: linear layers flatten what they read."""
+        readers = self.graph.readers[node.name]
+        return node.kind == "flatten" and bool(readers) and all(reader.kind == "linear" for reader in readers)
 
     def _layer(self, node: Node, when: Conditions) -> tuple[Value, ...]:
         """Weight bits, bits of shared weights, bits read and written, sparsity, and factors of a layer with weights."""

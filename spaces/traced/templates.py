@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from hwnas.spaces.call_text import call_text
 from hwnas.spaces.operator import Operator
 from hwnas.spaces.traced.graph import Graph, Node
 
 INPUT = "input.quantize"
 """What reads the model's input reads this."""
+
+
+FLATTEN = call_text([("aten.reshape.default", [{"input": 0}, [{"batch": 1}, -1]], {})])
+"""Maps made vectors, however many channels they have."""
 
 
 def read_name(name: str) -> str:
@@ -21,6 +26,8 @@ def template_of(node: Node, graph: Graph) -> Operator:
     source = graph[node.inputs[0]]
     affine: Any = "norm" if node.normalised else "bias" if "bias" in node.parameters else "none"
     kind: Any = node.kind
+    if kind == "flatten":
+        kind, fields = "call", {"call": FLATTEN}
     cin = node.channels if node.kind == "concat" else source.channels
     in_size = (1, 1) if node.kind == "linear" and len(node.shape) == 1 else source.size
     inputs = tuple(map(read_name, node.inputs))

@@ -281,6 +281,24 @@ class Fixed(nn.Module):
         return self.head((scores.softmax(-1) @ x * self.factor).mean(1))
 
 
+class Vectors(nn.Module):
+    """Vectors of maps that more than linear layers read, and maps of several positions made vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*conv_norm(3, 32, 3, 2), nn.ReLU(), nn.Conv2d(32, 16, 3, 2, 1))
+        self.slopes, self.gate, self.sum = nn.PReLU(16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.wide, self.spread = nn.Conv2d(16, 24, 3, 2, 1), nn.Linear(24 * 16, 32)
+        self.norm, self.head = nn.LayerNorm(64), nn.Linear(64, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        v = self.slopes(x.mean((2, 3)))
+        v = F.relu(self.sum(v)) + torch.sigmoid(self.gate(v)) * v
+        spread = self.spread(F.hardswish(self.wide(x).flatten(1)))
+        return self.head(self.norm(torch.cat([F.normalize(v), x.amax((2, 3)), spread], 1)))
+
+
 class Perceptron(nn.Module):
     """Layers on vectors alone, normalised, with slopes after one that has no product to be part of."""
 
@@ -298,6 +316,7 @@ class Perceptron(nn.Module):
 MODELS = {
     "awkward": Awkward,
     "fixed": Fixed,
+    "vectors": Vectors,
     "perceptron": Perceptron,
     "shufflenetv2": ShuffleNet,
     "resnet": ResNet,

@@ -145,6 +145,17 @@ def test_what_is_computed_of_something_learnt_is_learnt() -> None:
     assert [tuple(p.shape) for name, p in network.named_parameters() if "constant" in name] == [(16,)]
 
 
+def test_vectors_are_made_of_maps_where_not_only_linear_layers_read_them() -> None:
+    resnet, vectors = (
+        trace_model(settled(MODELS[n]()), torch.zeros(1, *SHAPE)).space(JOINT) for n in ("resnet", "vectors")
+    )
+    assert not any(o.kind == "call" for o in resnet.workload(resnet.reference()).operators)
+    assert {"stem.0", "wide"} <= {width.name for width in vectors.channels.widths}, "channels go, vectors or not"
+    candidate = dict(vectors.reference()) | {"wide.keep": 0.75}
+    spread = next(o for o in vectors.workload(candidate).operators if o.name == "spread")
+    assert spread.in_channels == 16 * 16, "24 channels at 16 positions, of which 16 are left"
+
+
 def test_what_is_computed_as_in_the_model_is_named() -> None:
     space = trace_model(settled(MODELS["vision_transformer"]()), torch.zeros(1, *SHAPE)).space(JOINT)
     named = " ".join(space.left.values())
