@@ -79,11 +79,14 @@ class Reader:
         return self._values[step]
 
     def call_of(self, step: fx.Node, expression: Expression, shape: tuple[int, ...], name: str = "") -> Node:
-        """The node of an expression, of a shape without the batch; named after the step's module, with a name added."""
+        """The node of an expression, of a shape without the batch; named after the step's module, with a name added.
+
+        One that reads constants alone reads the images, too, which tell the size of the batch.
+        """
         text, inputs, parameters = call(expression)
         roles: dict[str, str | None] = {f"constants.{i}": n for i, n in enumerate(parameters)}
         title = ".".join(filter(None, (_module(step)[0], name)))
-        return self.add(step, "call", inputs, shape, {"call": text}, roles, title=title)
+        return self.add(step, "call", inputs or self._nodes[:1], shape, {"call": text}, roles, title=title)
 
     def is_map(self, step: Any, dimensions: tuple[int, ...] = (1, 2, 3)) -> bool:
         """Whether a step gives a float tensor whose first dimension is the batch, and of so many others."""

@@ -63,34 +63,36 @@ def linear(reader: Reader, step: fx.Node) -> Value | None:
     if name is None or isinstance(reader.value(x), torch.Tensor):
         return None
     parameters = {"weight": name, "bias": reader.parameter(bias)}
-    if reader.is_map(x, (1, 2)):
+    if reader.is_map(x, (1, 2)) and reader.shape(x)[:-1] != (1,):
         return reader.add(step, "linear", [reader.node(x)], reader.shape(step), None, parameters)
     return _linear_elsewhere(reader, step, x, parameters)
 
 
 def _linear_elsewhere(reader: Reader, step: fx.Node, x: fx.Node, parameters: Mapping[str, str | None]) -> Value | None:
-    """A linear layer on a tensor whose batch does not come first, or is one dimension with others.
+    """A linear layer on a tensor whose batch does not come first, or is one dimension with others, or of one token.
 
     It computes each row by itself, so rows may be brought into (batch, tokens, features) and back in any way that is
-    undone afterwards.
+    undone afterwards; those of one token are vectors (batch, features).
     """
     given = tuple(int(n) for n in x.meta["val"].shape)
     batch, features = reader.batch, int(step.meta["val"].shape[-1])
     rows = math.prod(given[:-1])
     if rows % batch:
         return None
+    tokens = (rows // batch,) if rows > batch else ()
     value: Any = reader.value(x)
     at = given.index(batch) if batch in given[1:-1] else 0
-    forth = applied("aten.transpose.int", value, 0, at) if at else value
-    tokens = rows // batch
-    if at != 1 or len(given) != 3:
-        forth = applied("aten.reshape.default", forth, (Batch(1), tokens, given[-1]))
-    source = _swapped_twice(value, at) or reader.call_of(step, forth, (tokens, given[-1]), "rows")
-    node = reader.add(step, "linear", [source], (tokens, features), None, parameters)
     swapped = list(given[:-1])
     swapped[0], swapped[at] = swapped[at], swapped[0]
+    as_it_is = swapped == [batch, *tokens]
+    forth = applied("aten.transpose.int", value, 0, at) if at else value
+    if not as_it_is:
+        forth = applied("aten.reshape.default", forth, (Batch(1), *tokens, given[-1]))
+    source = _swapped_twice(value, at) if as_it_is else None
+    source = source or reader.call_of(step, forth, (*tokens, given[-1]), "rows")
+    node = reader.add(step, "linear", [source], (*tokens, features), None, parameters)
     back = tuple(Batch(n // batch) if n % batch == 0 else n for n in (*swapped, features))
-    apart: Value = node if at == 1 and len(given) == 3 else applied("aten.reshape.default", node, back)
+    apart: Value = node if as_it_is else applied("aten.reshape.default", node, back)
     return applied("aten.transpose.int", apart, 0, at) if at else apart
 
 

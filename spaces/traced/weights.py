@@ -79,8 +79,7 @@ def compressed(
     units = {operator.name: network.unit(operator) for operator in network.workload.operators}
     for node in space.graph:
         if node.parameters and node.name in units:  # a dropped branch has none
-            read = stays[node.inputs[0]] if node.inputs else np.array([], dtype=np.int64)
-            whole = space.graph[node.inputs[0]].channels if node.inputs else 0
+            read, whole = stays[node.inputs[0]], space.graph[node.inputs[0]].channels
             _give(units, node, state, stays[node.name], read, whole, evidence.moments)
     return network.eval()
 

@@ -313,11 +313,30 @@ class Perceptron(nn.Module):
         return self.layers(x)
 
 
+class Pooled(nn.Module):
+    """Attention by a query that was learnt: its token is the only one, before layers that others read, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.query = nn.Conv2d(3, 32, 8, 8), nn.Parameter(torch.zeros(1, 1, 32))
+        self.attend = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.norm, self.hidden, self.slope = nn.LayerNorm(32), nn.Linear(32, 64), nn.PReLU()
+        self.out, self.tokens, self.head = nn.Linear(64, 32), nn.Linear(32, 32), nn.Linear(32, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.slope(self.tokens(x))
+        y = self.attend(self.query.expand(len(x), -1, -1), x, x, need_weights=False)[0]
+        y = y + self.out(F.gelu(self.hidden(self.norm(y))))
+        return self.head(y).squeeze(1)
+
+
 MODELS = {
     "awkward": Awkward,
     "fixed": Fixed,
     "vectors": Vectors,
     "perceptron": Perceptron,
+    "pooled": Pooled,
     "shufflenetv2": ShuffleNet,
     "resnet": ResNet,
     "resnet_projection": lambda: ResNet(projection=True),
