@@ -89,11 +89,12 @@ class Reader:
         return self.add(step, "call", inputs or self._nodes[:1], shape, {"call": text}, roles, title=title)
 
     def is_map(self, step: Any, dimensions: tuple[int, ...] = (1, 2, 3)) -> bool:
-        """Whether a step gives a float tensor whose first dimension is the batch, and of so many others."""
+        """Whether a step gives a float32 tensor whose first dimension is the batch, and of so many others."""
         if not isinstance(step, fx.Node) or isinstance(self._values.get(step), Tensor | tuple):
             return False
         shown = step.meta["val"]
-        return isinstance(shown, Tensor) and shown.shape[:1] == (self.batch,) and shown.ndim - 1 in dimensions
+        of_images = isinstance(shown, Tensor) and shown.dtype == torch.float32 and shown.shape[:1] == (self.batch,)
+        return of_images and shown.ndim - 1 in dimensions
 
     def shape(self, step: fx.Node) -> tuple[int, ...]:
         """Of what a step gives, the batch left out."""
@@ -183,9 +184,10 @@ class Reader:
 
     def _call(self, step: fx.Node, expression: Expression) -> Node:
         if not self.is_map(step):
+            shown = step.meta["val"]
             raise InvalidSpaceError(
-                f"the model's {step.name} ({step.target}) gives {tuple(step.meta['val'].shape)}; hwnas follows tensors "
-                "whose first dimension is the batch, with at most three others"
+                f"the model's {step.name} ({step.target}) gives {shown.dtype} of {tuple(shown.shape)}; hwnas follows "
+                "float32 tensors whose first dimension is the batch, with at most three others"
             )
         return self.call_of(step, expression, self.shape(step))
 

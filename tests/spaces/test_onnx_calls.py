@@ -116,7 +116,7 @@ def test_kits_have_the_same_calls(name: str) -> None:
     assert np.abs(actual - expected).max() < 1e-5 * max(1.0, float(np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "attention", "max_pool2d", "to tokens"])
+@pytest.mark.parametrize("name", ["layer_norm", "attention", "what is not learnt", "max_pool2d", "to tokens"])
 @pytest.mark.parametrize("bits", [32, 8])
 def test_a_call_runs_alone(name: str, bits: int) -> None:
     case = CASES[name]

@@ -10,7 +10,7 @@ import torch
 
 from hwnas.spaces import Operator, Space
 from hwnas.spaces.builder import Builder
-from hwnas.spaces.call_text import call_text
+from hwnas.spaces.call_text import Buffer, call_text
 from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.joint import Joint
 from hwnas.spaces.shared.mixture import mix
@@ -34,6 +34,11 @@ def scaled(width: int) -> str:
     return call_text([("aten.mul.Tensor", [{"input": 0}, {"parameter": 0}], {})], [(width, 1, 1)])
 
 
+def shifted(width: int) -> str:
+    buffers = [Buffer("float32", (width, 1, 1))]
+    return call_text([("aten.add.Tensor", [{"input": 0}, {"buffer": 0}], {})], buffers=buffers)
+
+
 def padded(name: str, width: int) -> tuple[Operator, ...]:
     """Channels with zeros before them."""
     return (
@@ -50,6 +55,7 @@ def further(name: str, width: int) -> tuple[Operator, ...]:
         Operator("conv", 3, 16, kernel=3, kernel_width=1, affine="norm", name=f"{name}.conv", **SAME),
         Operator("slice", 16, width, front=16 - width, name=f"{name}.slice", **SAME),
         Operator("call", width, width, call=scaled(width), name=f"{name}.call", **SAME),
+        Operator("call", width, width, call=shifted(width), name=f"{name}.shift", **SAME),
         Operator("deconv", width, 8, SIDE, DOUBLE, 2, 2, affine="bias", name=f"{name}.deconv"),
         Operator("pool", 8, 8, DOUBLE, name=f"{name}.pool"),
         Operator("linear", 8, 5, affine="bias", name=f"{name}.classifier"),

@@ -268,7 +268,7 @@ class Fixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]).reshape(3, 1, 1))
-        self.register_buffer("scale", torch.tensor([0.2, 0.3, 0.4]).reshape(3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.2, 0.3, 0.4], dtype=torch.float64).reshape(3, 1, 1))
         self.register_buffer("mask", torch.ones(16, 16, dtype=torch.bool).triu(1))
         self.patches, self.query = nn.Conv2d(3, 32, 8, 8), nn.Linear(32, 32)
         self.position = nn.Parameter(torch.linspace(-1.0, 1.0, 16 * 32).reshape(16, 32), requires_grad=False)
@@ -276,7 +276,8 @@ class Fixed(nn.Module):
         self.head = nn.Linear(32, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patches(((x - self.mean) / self.scale)[:, [2, 1, 0]]).flatten(2).transpose(1, 2) + self.position
+        x = ((x - self.mean) / self.scale).float()[:, [2, 1, 0]]
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.position
         scores = (self.query(x) @ x.transpose(1, 2)).masked_fill(self.mask, -1e4)
         return self.head((scores.softmax(-1) @ x * self.factor).mean(1))
 
