@@ -56,3 +56,7 @@ class TestUNet(TracedContract):
 
 class TestVisionTransformer(TracedContract):
     family = "vision_transformer"
+
+
+class TestVectors(TracedContract):
+    family = "vectors"
