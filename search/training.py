@@ -241,7 +241,8 @@ class Trainer:
         own: Mapping[str, Tensor] = self.network.state_dict()
         for name, value in self.averaged.state_dict().items():
             if value.dtype.is_floating_point:
-                value.lerp_(own[name], 1 - decay)
+                same = value == own[name]  # what is infinite has no way between
+                value.copy_(torch.where(same, value, value.lerp(own[name], 1 - decay)))
             else:
                 value.copy_(own[name])
 

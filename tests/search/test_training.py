@@ -227,6 +227,16 @@ def test_averaged_weights_are_what_is_evaluated() -> None:
     assert a_trainer().averaged is None
 
 
+def test_the_average_of_what_stays_is_what_it_was() -> None:
+    """Of masks, too, which may be infinite."""
+    network, mask = a_network(), torch.tensor([0.0, -math.inf])
+    network.register_buffer("mask", mask)
+    trainer = Trainer(network, noise(64), Recipe(batch_size=32, epochs=1, average=0.9), 0)
+    trainer.train_epoch()
+    assert trainer.averaged is not None
+    assert torch.equal(trainer.averaged.get_buffer("mask"), mask)
+
+
 def test_a_quantised_network_that_is_trained_stays_on_its_levels() -> None:
     trainer = a_trainer(digits(200), 8, epochs=1, batch_size=32)
     trainer.train_epoch()
