@@ -98,14 +98,14 @@ class Call:
         return tuple(dict.fromkeys(step.name for step in self.steps))
 
     @property
-    def constants(self) -> int:
+    def learnt(self) -> int:
         """How many numbers are learnt."""
         return sum(math.prod(shape) for shape in self.parameters)
 
     @property
     def constant_bytes(self) -> int:
         """Bytes of all constants, those that are not learnt among them."""
-        return 4 * self.constants + sum(DTYPES[b.dtype] * math.prod(b.shape) for b in self.buffers)
+        return 4 * self.learnt + sum(DTYPES[b.dtype] * math.prod(b.shape) for b in self.buffers)
 
     @property
     def reads(self) -> int:

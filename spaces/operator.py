@@ -203,9 +203,9 @@ class Operator:
         return self.weights * height * width
 
     @property
-    def constants(self) -> int:
+    def learnt(self) -> int:
         """Numbers that a ``call`` has learnt and reads beside its inputs."""
-        return parse_call(self.call).constants if self.kind == "call" else 0
+        return parse_call(self.call).learnt if self.kind == "call" else 0
 
     @property
     def constant_bytes(self) -> int:
@@ -216,7 +216,7 @@ class Operator:
     def params(self) -> int:
         """Parameters: weights, biases, slopes, scale and shift of a normalisation, what calls learnt, those unused."""
         per_channel = {"none": 0, "bias": 1, "norm": 2}[self.affine] + (self.activation == "prelu")
-        return self.weights + per_channel * self.out_channels + self.constants + self.unused
+        return self.weights + per_channel * self.out_channels + self.learnt + self.unused
 
     @property
     def moves_integers(self) -> bool:

@@ -26,7 +26,7 @@ def test_a_text_is_canonical_and_read_back() -> None:
     assert (call.parameters, call.inputs) == (((192,), (192,)), ((197, 192),))
     (step,) = call.steps
     assert (step.op, step.args, step.kwargs) == (NORM[0], tuple(NORM[1]), {})
-    assert (call.constants, call.reads, call.names) == (384, 1, ("layer_norm",))
+    assert (call.learnt, call.reads, call.names) == (384, 1, ("layer_norm",))
 
 
 def test_what_is_not_learnt_has_a_type() -> None:
@@ -35,14 +35,14 @@ def test_what_is_not_learnt_has_a_type() -> None:
     assert text.startswith('{"buffers":[{"dtype":"int64","shape":[3]},{"dtype":"bool","shape":[]}],"parameters":[[5]]')
     call = parse_call(text)
     assert call.buffers == buffers
-    assert (call.constants, call.constant_bytes) == (5, 4 * 5 + 8 * 3 + 1)
+    assert (call.learnt, call.constant_bytes) == (5, 4 * 5 + 8 * 3 + 1)
 
 
 def test_what_is_missing_is_none() -> None:
     call = parse_call('{"steps":[{"op":"aten.relu.default"}]}')
     assert (call.parameters, call.buffers, call.inputs) == ((), (), ())
     assert (call.steps[0].args, call.steps[0].kwargs) == ((), {})
-    assert (call.constants, call.reads) == (0, 1)
+    assert (call.learnt, call.reads) == (0, 1)
     assert parse_call(call_text([("aten.add.Tensor", [X, {"input": 2}], {})])).reads == 3
     infinite = call_text([("aten.clamp.default", [X, float("-inf")], {})])
     assert parse_call(infinite).steps[0].args[1] == float("-inf")
@@ -134,7 +134,7 @@ def test_a_long_text_is_shown_in_part() -> None:
 def test_operators_count_the_constants() -> None:
     text = call_text([NORM], [(192,), (192,)], [(197, 192)])
     operator = Operator("call", 192, 192, (197, 1), (197, 1), call=text, in_bits=8, out_bits=8, weight_bits=8)
-    assert (operator.weights, operator.macs, operator.constants, operator.params) == (0, 0, 384, 384)
+    assert (operator.weights, operator.macs, operator.learnt, operator.params) == (0, 0, 384, 384)
     assert operator.weight_bytes == 4 * 384, "in floats, whatever weight_bits says"
     assert (operator.in_bytes, operator.out_bytes) == (197 * 192, 197 * 192)
     assert not operator.integer
