@@ -26,12 +26,13 @@ def template_of(node: Node, graph: Graph) -> Operator:
     source = graph[node.inputs[0]]
     affine: Any = "norm" if node.normalised else "bias" if "bias" in node.parameters else "none"
     kind: Any = node.kind
+    fields = node.attributes
     if kind == "flatten":
         kind, fields = "call", {"call": FLATTEN}
     cin = node.channels if node.kind == "concat" else source.channels
     in_size = (1, 1) if node.kind == "linear" and len(node.shape) == 1 else source.size
     inputs = tuple(map(read_name, node.inputs))
-    return Operator(kind, cin, node.channels, in_size, node.size, affine=affine, inputs=inputs, **node.attributes)
+    return Operator(kind, cin, node.channels, in_size, node.size, affine=affine, inputs=inputs, **fields)
 
 
 def alone(node: Node, graph: Graph, kept: str) -> Operator:

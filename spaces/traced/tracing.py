@@ -55,8 +55,8 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
 
 
 def _trace(module: nn.Module, shape: tuple[int, ...]) -> Traced:
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+    for name, tensor in module.named_parameters():
+        if tensor.dtype != torch.float32:
             raise InvalidSpaceError(
                 f"a model must be in float32, and its {name} is {tensor.dtype}: call .float() on it"
             )
