@@ -16,7 +16,8 @@ def settled(module: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(noise * 0.3 + (parameter.ndim == 1) if parameter.ndim < 2 else parameter + 0.01 * noise)
+            wide = parameter[0].numel() if parameter.ndim > 1 else 1
+            parameter.copy_(noise * 0.3 + (parameter.ndim == 1) if parameter.ndim < 2 else noise * wide**-0.5)
         for norm in module.modules():
             if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
                 norm.running_mean.copy_(torch.randn(norm.num_features, generator=generator) * 0.2)
