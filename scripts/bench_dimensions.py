@@ -39,10 +39,12 @@ class Method:
     Attributes:
         kinds: Of decisions; all others are as in the model.
         controller: Where it is the method's own; None for that of the file.
+        proposals: Of its controller at most, for each candidate that is fine-tuned; None for as many as of the others.
     """
 
     kinds: tuple[str, ...]
     controller: ControllerConfig | None = None
+    proposals: int | None = None
 
 
 METHODS: Mapping[str, Method] = {
@@ -51,11 +53,12 @@ METHODS: Mapping[str, Method] = {
     "rank": Method(("rank",)),
     "depth": Method(("present",)),
     "sharing": Method(("shared",)),
-    "haq": Method(BITS, ControllerConfig(name="ddpg")),
+    "haq": Method(BITS, ControllerConfig(name="ddpg"), proposals=600),
 }
 """Each dimension alone; and HAQ (Wang et al., CVPR 2019), whose agent chooses bits.
 
-Other than there, its proposals are judged by what single changes do before one is fine-tuned, as all controllers' are.
+It has as many episodes as there. Other than there, its proposals are judged by what single changes do before one is
+fine-tuned, as all controllers' are.
 """
 JOINT, STATIC, ORIGINAL = "joint", "static int8", "original"
 ROOM = 1.02
@@ -75,7 +78,13 @@ def alone(config: SearchConfig, name: str, *, branches: bool) -> SearchConfig:
     kept = {kind: list(getattr(joint, kind)) for kind in method.kinds if kind != "present"}
     narrow = {"*.present": [True]} if branches and "present" not in method.kinds else {}
     space = config.space.model_copy(update={"joint": kept, "narrow": narrow})
-    return config.model_copy(update={"space": space, "controller": method.controller or config.controller})
+    proposals = min(config.compression.proposals, method.proposals or config.compression.proposals)
+    changes = {
+        "space": space,
+        "controller": method.controller or config.controller,
+        "compression": config.compression.model_copy(update={"proposals": proposals}),
+    }
+    return config.model_copy(update=changes)
 
 
 def dimension_figures(

@@ -66,6 +66,7 @@ def test_a_dimension_alone_is_searched_by_the_files_controller_and_haq_by_its_ow
     assert alone(whole, "bits", branches=False).space.narrow == {}
     assert bits.controller == channels.controller == whole.controller
     assert haq.controller == ControllerConfig(name="ddpg")
+    assert haq.compression.proposals == min(600, whole.compression.proposals)
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_done(tmp_path: Path) -> None:
