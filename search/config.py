@@ -60,6 +60,11 @@ class SpaceConfig(BaseModel):
         return joint if isinstance(joint, dict) else tuple(joint)
 
     @property
+    def title(self) -> str:
+        """What people call it: the function that makes the model, or the space's name."""
+        return self.model or self.name
+
+    @property
     def spec(self) -> dict[str, Any]:
         """What `space_from_spec` makes a space of that is no trained model's, beside the data's shapes."""
         return self.model_dump(mode="json", exclude={"model", "weights", "options"})

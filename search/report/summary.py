@@ -41,7 +41,7 @@ def report_data(run: Run, result: RunResult) -> ReportData:
     meter = profile.power_meter if run.cost.energy else None
     agreement = result.agreement
     return ReportData(
-        title=f"{run.config.space.name} on {run.device.name}: {run.config.data.name}",
+        title=f"{run.config.space.title} on {run.device.name}: {run.config.data.name}",
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=f"hwnas search {(run.outer or run).folder / 'config.yaml'}",
         device_facts={

@@ -97,6 +97,7 @@ def test_the_chosen_network_meets_the_budget_and_is_about_as_accurate(finished: 
 
 def test_the_report_shows_what_the_model_can_do_without(finished: Run) -> None:
     page = (finished.folder / "report.html").read_text()
+    assert "tests.spaces.traced.models:DigitsNet on simulated-bit-fusion" in page
     assert f'id="{SENSITIVITY_CHART}"' in page
     assert "What the model can do without" in page
     assert "the first and last layers stay whole" in page
