@@ -57,7 +57,8 @@ class Recipe(BaseModel):
         distillation: Share of the loss that comes from the answers of a teacher, where there is one.
         temperature: At which its answers are learnt.
         rounding_after: Share of the steps before weights and activations are rounded: they are trained as floats until
-            then, which is faster, and so is learning to make good what was cut away.
+            then, which is faster, and so is learning to make good what was cut away. Epochs before are judged by the
+            network rounded all the same, of which low bits look bad: stop no trials early with it.
         precision: What floats are multiplied as until then (networks that round nothing: throughout). ``bfloat16`` is
             faster where the hardware has it.
         ranges: Of activations: ``tracked``, which are moving averages of extremes, or a method of
