@@ -10,11 +10,15 @@ import torch
 from scipy.stats import kendalltau
 
 from hwnas.latency_tables.runtimes.onnxruntime import OnnxRuntime
+from hwnas.scripts.compared_files import ORIGINAL, STATIC, Figures, file_figures
+from hwnas.scripts.tuned_baselines import write_static_int8
 from hwnas.search.compression.preparation import proxy_of
 from hwnas.search.evaluation import evaluator_of
 from hwnas.search.export import export_runtime
 from hwnas.search.finals import load_network
+from hwnas.search.observer import Observer
 from hwnas.search.run_folder import Run
+from hwnas.search.run_result import RunResult
 from hwnas.spaces.candidate import Candidate
 from hwnas.spaces.errors import InvalidFileError, UnavailableError
 from hwnas.spaces.images import fit
@@ -22,10 +26,28 @@ from hwnas.spaces.network import Network
 from hwnas.spaces.operator import NETWORK_INPUT
 from hwnas.spaces.variation import mutate
 
-Figures = dict[str, float]
 BATCH = 256
 DEPTH = 3
 """Rounds of mutations from trials' candidates to those that are drawn."""
+
+
+def compared_figures(run: Run, observer: Observer) -> dict[str, Figures]:
+    """The chosen file beside ONNX Runtime's static int8 of the model, and the model; see `file_figures`.
+
+    Raises `UnavailableError` where the run has no result.
+    """
+    _result(run)
+    static = run.folder / "static-int8.onnx"
+    if not static.exists():
+        write_static_int8(run, static)
+    files = {"chosen": run.folder / "model.onnx", STATIC: static, ORIGINAL: run.folder / "reference.onnx"}
+    return file_figures(run, files, observer)
+
+
+def _result(run: Run) -> RunResult:
+    if run.result is None:
+        raise UnavailableError(f"{run.folder} has no result yet; continue it with '{run.resume_command}'")
+    return run.result
 
 
 def agreement_figures(run: Run) -> dict[str, Figures]:
@@ -33,9 +55,7 @@ def agreement_figures(run: Run) -> dict[str, Figures]:
 
     Raises `UnavailableError` where the run has no result.
     """
-    result = run.result
-    if result is None:
-        raise UnavailableError(f"{run.folder} has no result yet; continue it with '{run.resume_command}'")
+    result = _result(run)
     runtime = export_runtime(run.device)
     figures = {}
     for name, options in zip(("model.onnx", "reference.onnx"), result.candidates, strict=True):

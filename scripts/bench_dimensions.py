@@ -10,16 +10,13 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from hwnas.latency_tables.machine import same_machine
-from hwnas.latency_tables.runtimes.onnxruntime import OnnxExecutable, OnnxRuntime
 from hwnas.predictors.cost import CostModel
 from hwnas.scripts.bench_runs import SAME, opened
+from hwnas.scripts.compared_files import ORIGINAL, STATIC, Figures, file_figures
 from hwnas.scripts.tuned_baselines import BITS, left_out, pruned_file, uniform_files, write_static_int8
 from hwnas.search.compression.preparation import EVIDENCE
 from hwnas.search.compression.sensitivity import SENSITIVITY
-from hwnas.search.conclusion import measure_here
 from hwnas.search.config import ControllerConfig, SearchConfig
-from hwnas.search.export import export_runtime, file_accuracy
 from hwnas.search.observer import Observer
 from hwnas.search.reach import least_cost
 from hwnas.search.run import best_trials, continue_run
@@ -60,10 +57,9 @@ METHODS: Mapping[str, Method] = {
 It has as many episodes as there. Other than there, its proposals are judged by what single changes do before one is
 fine-tuned, as all controllers' are.
 """
-JOINT, STATIC, ORIGINAL = "joint", "static int8", "original"
+JOINT = "joint"
 ROOM = 1.02
 """Where a dimension alone cannot reach what is wanted, its target is so many times the least that it can do."""
-Figures = dict[str, float]
 
 
 def alone(config: SearchConfig, name: str, *, branches: bool) -> SearchConfig:
@@ -122,7 +118,7 @@ def dimension_figures(
     if not static.exists():
         write_static_int8(whole, static)
     by_seed = {f"{name} {seed}": path for name, own in files.items() for seed, path in own.items()}
-    rows = _figures(whole, by_seed | {STATIC: static, ORIGINAL: whole.folder / "reference.onnx"}, observer)
+    rows = file_figures(whole, by_seed | {STATIC: static, ORIGINAL: whole.folder / "reference.onnx"}, observer)
     for name, done in runs.items():
         for seed, run in done.items():
             rows[f"{name} {seed}"] |= _search_figures(run)
@@ -254,39 +250,6 @@ def _eased(config: SearchConfig, target: float | None) -> SearchConfig:
     """With another target, in the metric's unit."""
     objective = config.objective.model_copy(update={"target": target, "target_ratio": None})
     return config.model_copy(update={"objective": objective})
-
-
-def _figures(run: Run, files: Mapping[str, Path], observer: Observer) -> dict[str, Figures]:
-    """Of each file, the last of which is the original."""
-    runtime = export_runtime(run.device)
-    rows: dict[str, Figures] = {}
-    for i, (name, path) in enumerate(files.items()):
-        observer.progress(f"test accuracy of {name}", i / len(files))
-        rows[name] = {"test_accuracy": file_accuracy(path, run.dataset, run.dataset.test, runtime)}
-    latencies = _latencies(run, files, observer)
-    original = rows[ORIGINAL]["test_accuracy"]
-    size = files[ORIGINAL].stat().st_size
-    for name, row in rows.items():
-        row["points"] = round(100 * (row["test_accuracy"] - original), 2)
-        row["times_smaller"] = round(size / files[name].stat().st_size, 2)
-        if latencies:
-            row["latency_ms"] = latencies[name]
-            row["times_faster"] = round(latencies[ORIGINAL] / latencies[name], 3)
-            row["times_faster_than_int8"] = round(latencies[STATIC] / latencies[name], 3)
-    return rows
-
-
-def _latencies(run: Run, files: Mapping[str, Path], observer: Observer) -> dict[str, float]:
-    """Medians in milliseconds, interleaved; none where the device is another machine, or runs no ONNX files."""
-    if not same_machine(run.device.profile.facts):
-        return {}
-    runtime = run.device.make_runtime()
-    if not isinstance(runtime, OnnxRuntime):
-        observer.note(f"latencies are left out: the device runs {runtime.name}, and the files are for ONNX Runtime")
-        return {}
-    executables = [OnnxExecutable(runtime, path, run.space.input_shape) for path in files.values()]
-    timings, _ = measure_here(run, runtime, list(files), executables, observer)
-    return {name: timing.p50_ms for name, timing in zip(files, timings, strict=True)}
 
 
 def _search_figures(run: Run) -> Figures:

@@ -183,10 +183,10 @@ def runs(
 @click.option("--candidates", type=click.IntRange(0), default=20, show_default=True, help="To fine-tune; 0 for none.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the candidates.")
 def compression(folder: Path, candidates: int, seed: int) -> None:
-    """A trained model's search: its files against their torch modules, and how its proxy ranks candidates."""
+    """A trained model's search: its files beside static int8 and against their modules, and how its proxy ranks."""
     from rich.console import Console
 
-    from hwnas.scripts.bench_compression import agreement_figures, proxy_figures
+    from hwnas.scripts.bench_compression import agreement_figures, compared_figures, proxy_figures
     from hwnas.scripts.figures_table import print_figures
     from hwnas.scripts.progress import TerminalObserver
     from hwnas.search.run_folder import Run
@@ -194,9 +194,11 @@ def compression(folder: Path, candidates: int, seed: int) -> None:
     run = Run.open(folder)
     figures: dict[str, Any] = {"files": agreement_figures(run)}
     with TerminalObserver(Console(stderr=True)) as observer:
+        figures["compared"] = compared_figures(run, observer)
         if candidates:
             figures["proxy"] = proxy_figures(run, candidates, seed, observer.progress)
     emit(figures)
+    print_figures(figures["compared"], "files beside each other, on test images")
     print_figures(figures["files"], "files against their modules")
     if candidates:
         print_figures(figures["proxy"], "the proxy against fine-tuned accuracy")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hwnas.latency_tables.device import Device
 from hwnas.scripts import bench_dimensions
-from hwnas.scripts.bench_dimensions import ORIGINAL, STATIC, _figures, alone, dimension_figures, searched
+from hwnas.scripts.bench_dimensions import alone, dimension_figures, searched
+from hwnas.scripts.compared_files import ORIGINAL, STATIC, file_figures
 from hwnas.scripts.tuned_baselines import left_out
 from hwnas.search import conclusion
 from hwnas.search.compression.preparation import EVIDENCE
@@ -170,7 +171,7 @@ def test_files_are_compared_with_the_original_and_measured_by_the_devices_runtim
     run = on_this_machine(finished, tmp_path / "run")
     chosen, original = run.folder / "model.onnx", run.folder / "reference.onnx"
     files = {"joint 0": chosen, STATIC: original, ORIGINAL: original}
-    rows = _figures(run, files, Observer())
+    rows = file_figures(run, files, Observer())
     assert rows["joint 0"]["times_smaller"] == round(original.stat().st_size / chosen.stat().st_size, 2)
     gained = 100 * (rows["joint 0"]["test_accuracy"] - rows[ORIGINAL]["test_accuracy"])
     assert rows["joint 0"]["points"] == round(gained, 2)
@@ -180,5 +181,5 @@ def test_files_are_compared_with_the_original_and_measured_by_the_devices_runtim
     assert rows["joint 0"]["times_faster_than_int8"] == pytest.approx(ratio, abs=1e-3)
     monkeypatch.setattr(Device, "make_runtime", lambda device: SimpleNamespace(name="torch"))
     observer = Listening()
-    assert "latency_ms" not in _figures(run, files, observer)["joint 0"]
+    assert "latency_ms" not in file_figures(run, files, observer)["joint 0"]
     assert observer.heard == ["latencies are left out: the device runs torch, and the files are for ONNX Runtime"]

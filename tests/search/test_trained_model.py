@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from hwnas.scripts.bench_compression import agreement_figures, proxy_figures
+from hwnas.scripts.bench_compression import agreement_figures, compared_figures, proxy_figures
 from hwnas.scripts.bench_dimensions import dimension_figures
 from hwnas.scripts.tuned_baselines import PRUNED
 from hwnas.search.compression.sensitivity import SENSITIVITY
@@ -157,6 +157,10 @@ def test_the_benchmark_compares_files_with_modules_and_the_proxy_with_trainings(
     assert files["reference.onnx"]["same_top1"] == 1.0
     assert files["reference.onnx"]["largest_logit_difference"] < 1e-3
     assert files["model.onnx"]["accuracy_of_file"] == pytest.approx(finished.result.networks[0].test_accuracy)
+    compared = compared_figures(finished, Observer())
+    assert list(compared) == ["chosen", "static int8", "original"]
+    assert compared["chosen"]["test_accuracy"] == pytest.approx(finished.result.networks[0].test_accuracy)
+    assert compared["static int8"]["times_smaller"] > 1.5
     figures = proxy_figures(finished, 4, 0, lambda text, share: None)
     assert set(figures) == {"before any trial", "with the run's trials"}
     for own in figures.values():
