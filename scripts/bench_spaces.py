@@ -14,7 +14,7 @@ import numpy as np
 from hwnas.scripts.network_files import Finder, FoundNetwork, WrittenNetwork, read_networks
 from hwnas.spaces.blocks.cell_form import EDGES, OPERATIONS, published_string
 from hwnas.spaces.catalog import SPACES, load_space
-from hwnas.spaces.joint import DIMENSIONS
+from hwnas.spaces.joint import OF_ALL_SPACES
 from hwnas.spaces.space import Space
 
 REPEATS = 5
@@ -44,13 +44,13 @@ are computed by hand: what is around the cells, and six 3×3 convolutions in eac
 def space_figures() -> dict[str, dict[str, float]]:
     """Of each space, at the images it was published for: size, decisions and slots, and how fast candidates are made.
 
-    Sizes are decimal logarithms of the number of rows; joint means all joint dimensions at their default options. Where
+    Sizes are decimal logarithms of the number of rows; joint means all of `OF_ALL_SPACES` at their default options. Where
     there are few rows, the different networks among them are counted; of NAS-Bench-201, the strings by which its paper
     counts them, too.
     Speeds are of the joint space, medians of repeats: rows drawn in canonical form, workloads of random rows, and the
     PyTorch module of the first reference.
     """
-    return {name: _figures(*(load_space(name, joint=joint) for joint in ((), DIMENSIONS))) for name in SPACES}
+    return {name: _figures(*(load_space(name, joint=joint) for joint in ((), OF_ALL_SPACES))) for name in SPACES}
 
 
 def strings_line(cells: dict[str, float]) -> str:
@@ -102,7 +102,7 @@ def _figures(plain: Space, joint: Space) -> dict[str, float]:
         "slots_joint": len(joint.slots),
         "samples_per_second": round(SAMPLED / _seconds(lambda: joint.sample(rng, SAMPLED))),
         "workloads_per_second": round(LOWERED / _seconds(lambda: [joint.workload_of_row(row) for row in rows])),
-        "load_ms": round(1e3 * _seconds(lambda: load_space(joint.name, joint=DIMENSIONS)), 1),
+        "load_ms": round(1e3 * _seconds(lambda: load_space(joint.name, joint=OF_ALL_SPACES)), 1),
         "build_ms": round(1e3 * _seconds(lambda: joint.build(reference)), 1),
     }
 

@@ -11,6 +11,8 @@ from hwnas.spaces.decision import Option
 from hwnas.spaces.errors import InvalidFileError, InvalidSpaceError, UnknownNameError
 
 DIMENSIONS = ("bits", "sparsity", "rank", "density", "sharing")
+OF_ALL_SPACES = DIMENSIONS[:4]
+"""The dimensions that are not of trained models alone."""
 FLOAT = 32
 
 
