@@ -44,9 +44,9 @@ are computed by hand: what is around the cells, and six 3×3 convolutions in eac
 def space_figures() -> dict[str, dict[str, float]]:
     """Of each space, at the images it was published for: size, decisions and slots, and how fast candidates are made.
 
-    Sizes are decimal logarithms of the number of rows; joint means all of `OF_ALL_SPACES` at their default options. Where
-    there are few rows, the different networks among them are counted; of NAS-Bench-201, the strings by which its paper
-    counts them, too.
+    Sizes are decimal logarithms of the number of rows; joint means all of `OF_ALL_SPACES` at their default options.
+    Where there are few rows, the different networks among them are counted; of NAS-Bench-201, the strings by which its
+    paper counts them, too.
     Speeds are of the joint space, medians of repeats: rows drawn in canonical form, workloads of random rows, and the
     PyTorch module of the first reference.
     """
