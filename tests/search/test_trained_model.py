@@ -170,6 +170,7 @@ def test_the_benchmark_compares_files_with_modules_and_the_proxy_with_trainings(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_dimensions_are_compared_at_one_budget(weights: Path, tmp_path: Path) -> None:
     wanted = config(weights)
     heard: list[str] = []
