@@ -93,10 +93,11 @@ def _moments(network: Network, space: TracedSpace, batches: Batches) -> dict[tup
     """By layer and form of its factors, of the layers whose rank is decided."""
     found: dict[tuple[str, str], PatchMoments] = {}
     units = units_of(network)
+    too_wide = reads_much(space)
     hooks = []
     for node in space.graph.products:
         own: dict[str, PatchMoments] = {}
-        if node.name in reads_much(space):
+        if node.name in too_wide:
             continue
         if len(space.options.get(f"{node.name}.rank", ())) > 1:
             own["channel"] = _patches(node, units[node.name])
