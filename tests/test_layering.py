@@ -21,8 +21,8 @@ WITH_TORCH = {
     "compression.weight_sharing", "frozen", "hadamard", "images", "network", "onnx_calls", "onnx_graph",
     "onnx_kinds", "onnx_writer", "products", "quantizers", "shared.mixture_run", "shared.shared_network",
     "shared.shared_unit", "sparsify", "traced.arguments", "traced.aten", "traced.expressions", "traced.handlers",
-    "traced.layer_handlers", "traced.model", "traced.shape_handlers", "traced.tracing", "traced.weights", "unit",
-    "units",
+    "traced.layer_handlers", "traced.model", "traced.rows", "traced.shape_handlers", "traced.tracing", "traced.weights",
+    "unit", "units",
 }  # fmt: skip
 """Of spaces: all other modules only describe."""
 

@@ -13,6 +13,7 @@ from hwnas.spaces.errors import InvalidSpaceError
 from hwnas.spaces.traced.expressions import Expression, call, expression_of
 from hwnas.spaces.traced.graph import PRODUCTS, Graph, Node, NodeKind
 from hwnas.spaces.traced.operations import ELEMENTWISE, SAME, SPATIAL
+from hwnas.spaces.traced.rows import rows_of
 
 Value = Node | Expression | Tensor | tuple["Value", ...]
 
@@ -171,6 +172,9 @@ class Reader:
         found = handler(self, step) if handler else None
         if found is not None:
             return found
+        if name in ELEMENTWISE and len(steps) == 1 and (rows := rows_of(self._values[steps[0]])):
+            expression = expression_of(self, step, {steps[0]: rows.node})
+            return rows.again(self.call_of(step, expression, rows.node.shape))
         expression = expression_of(self, step, self._values)
         if name in ELEMENTWISE | SPATIAL and self.is_map(step) and self._alike(step, steps, name):
             return self._call(step, expression)

@@ -12,8 +12,9 @@ from torch import fx
 from hwnas.spaces.operator import SAME
 from hwnas.spaces.traced.arguments import arguments, one
 from hwnas.spaces.traced.aten import Reader, Value
-from hwnas.spaces.traced.expressions import Batch, Expression, applied
-from hwnas.spaces.traced.graph import Node, NodeKind
+from hwnas.spaces.traced.expressions import Batch, applied
+from hwnas.spaces.traced.graph import NodeKind
+from hwnas.spaces.traced.rows import rows_of
 
 
 def conv(reader: Reader, step: fx.Node) -> Value | None:
@@ -63,6 +64,9 @@ def linear(reader: Reader, step: fx.Node) -> Value | None:
     if name is None or isinstance(reader.value(x), torch.Tensor):
         return None
     parameters = {"weight": name, "bias": reader.parameter(bias)}
+    if rows := rows_of(reader.value(x)):
+        shape = (*rows.node.shape[:-1], int(step.meta["val"].shape[-1]))
+        return rows.again(reader.add(step, "linear", [rows.node], shape, None, parameters))
     if reader.is_map(x, (1, 2)) and reader.shape(x)[:-1] != (1,):
         return reader.add(step, "linear", [reader.node(x)], reader.shape(step), None, parameters)
     return _linear_elsewhere(reader, step, x, parameters)
@@ -88,20 +92,11 @@ def _linear_elsewhere(reader: Reader, step: fx.Node, x: fx.Node, parameters: Map
     forth = applied("aten.transpose.int", value, 0, at) if at else value
     if not as_it_is:
         forth = applied("aten.reshape.default", forth, (Batch(1), *tokens, given[-1]))
-    source = _swapped_twice(value, at) if as_it_is else None
-    source = source or reader.call_of(step, forth, (*tokens, given[-1]), "rows")
+    source = reader.call_of(step, forth, (*tokens, given[-1]), "rows")
     node = reader.add(step, "linear", [source], (*tokens, features), None, parameters)
     back = tuple(Batch(n // batch) if n % batch == 0 else n for n in (*swapped, features))
     apart: Value = node if as_it_is else applied("aten.reshape.default", node, back)
     return applied("aten.transpose.int", apart, 0, at) if at else apart
-
-
-def _swapped_twice(value: Value, at: int) -> Node | None:
-    """The node that a transposition of the batch and a dimension would give back, where the value is one of it."""
-    if not isinstance(value, Expression) or value.target != "aten.transpose.int" or at != 1:
-        return None
-    source, *axes = value.args
-    return source if isinstance(source, Node) and sorted(axes) == [0, 1] and len(source.shape) == 2 else None
 
 
 def norm(reader: Reader, step: fx.Node) -> Value | None:
@@ -121,9 +116,11 @@ def norm(reader: Reader, step: fx.Node) -> Value | None:
 def activation(reader: Reader, step: fx.Node, function: str) -> Value | None:
     """An activation by the name that operators have for it."""
     (x, *_) = step.args
+    assert isinstance(x, fx.Node)
+    if rows := rows_of(reader.value(x)):
+        return rows.again(reader.add(step, "activate", [rows.node], rows.node.shape, {"activation": function}))
     if not reader.is_map(x):
         return None
-    assert isinstance(x, fx.Node)
     return reader.add(step, "activate", [reader.node(x)], reader.shape(step), {"activation": function})
 
 

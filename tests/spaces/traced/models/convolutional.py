@@ -1,4 +1,4 @@
-"""Small models of the families that users bring, untrained but for statistics that are not those of a fresh module."""
+"""Convolutions with batch normalisation."""
 
 from __future__ import annotations
 
@@ -6,29 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CLASSES = 10
-SHAPE = (3, 32, 32)
-
-
-def settled(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights, scales, shifts and statistics that are all different."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            wide = parameter[0].numel() if parameter.ndim > 1 else 1
-            parameter.copy_(noise * 0.3 + (parameter.ndim == 1) if parameter.ndim < 2 else noise * wide**-0.5)
-        for norm in module.modules():
-            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-                norm.running_mean.copy_(torch.randn(norm.num_features, generator=generator) * 0.2)
-                norm.running_var.copy_(torch.rand(norm.num_features, generator=generator) + 0.5)
-    return module.eval()
-
-
-def conv_norm(cin: int, cout: int, kernel: int = 3, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Module:
-    padding = dilation * (kernel // 2)
-    conv = nn.Conv2d(cin, cout, kernel, stride, padding, dilation, groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout))
+from tests.spaces.traced.models.parts import CLASSES, conv_norm
 
 
 class BasicBlock(nn.Module):
@@ -160,48 +138,6 @@ class UNet(nn.Module):
         return self.head(self.merge1(torch.cat([up, one], 1))).mean((2, 3))
 
 
-class Attention(nn.Module):
-    def __init__(self, features: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv, self.proj = nn.Linear(features, 3 * features), nn.Linear(features, features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, tokens, features = x.shape
-        qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, features // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(y.transpose(1, 2).reshape(n, tokens, features))
-
-
-class Encoder(nn.Module):
-    def __init__(self, features: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(features), nn.LayerNorm(features)
-        self.attn = Attention(features, heads)
-        self.fc1, self.fc2 = nn.Linear(features, 2 * features), nn.Linear(2 * features, features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
-
-
-class VisionTransformer(nn.Module):
-    def __init__(self, features: int = 32, depth: int = 2) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, features, 8, 8)
-        self.token = nn.Parameter(torch.zeros(1, 1, features))
-        self.position = nn.Parameter(torch.zeros(1, 17, features))
-        self.blocks = nn.Sequential(*(Encoder(features, 4) for _ in range(depth)))
-        self.norm, self.head = nn.LayerNorm(features), nn.Linear(features, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
-        x = self.norm(self.blocks(x))
-        return self.head(x[:, 0] + x.mean(1))
-
-
 class Shuffled(nn.Module):
     """Group convolutions with a shuffle between them, and a split whose parts go different ways."""
 
@@ -219,26 +155,6 @@ class Shuffled(nn.Module):
         x = self.second(x.view(n, 4, c // 4, h, w).transpose(1, 2).contiguous().view(n, c, h, w))
         a, b = x.chunk(2, 1)
         return self.head(F.relu(torch.cat([self.left(a), self.right(b)], 1)).mean((2, 3)))
-
-
-class Awkward(nn.Module):
-    """Names that clash, a layer used twice, a depthwise transposed convolution, BatchNorm1d and a gate on tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.proj_in, self.proj = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, 2, 1, bias=False)
-        self.twice = nn.Conv2d(32, 32, 3, 1, 1)
-        self.up = nn.ConvTranspose2d(32, 32, 2, 2, groups=32)
-        self.down = nn.Conv2d(32, 16, 2, 2)
-        self.gated, self.out = nn.Linear(16, 64), nn.Linear(32, 32)
-        self.norm, self.head = nn.BatchNorm1d(32), nn.Linear(32, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.proj(F.relu(self.proj_in(x))))
-        x = self.twice(F.relu(self.twice(x)))
-        x = self.down(self.up(x)).flatten(2).transpose(1, 2)
-        a, b = self.gated(x).chunk(2, -1)
-        return self.head(F.relu(self.norm(self.out(F.silu(a) * b).mean(1))))
 
 
 class ShuffleNet(nn.Module):
@@ -261,94 +177,6 @@ class ShuffleNet(nn.Module):
             n, c, h, w = x.shape
             x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
         return self.head(x.mean((2, 3)))
-
-
-class Fixed(nn.Module):
-    """What is not learnt, of several types: an order of channels, means and scales, positions, and a mask."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]).reshape(3, 1, 1))
-        self.register_buffer("scale", torch.tensor([0.2, 0.3, 0.4], dtype=torch.float64).reshape(3, 1, 1))
-        self.register_buffer("mask", torch.ones(16, 16, dtype=torch.bool).triu(1))
-        self.patches, self.query = nn.Conv2d(3, 32, 8, 8), nn.Linear(32, 32)
-        self.position = nn.Parameter(torch.linspace(-1.0, 1.0, 16 * 32).reshape(16, 32), requires_grad=False)
-        self.factor = nn.Parameter(torch.ones(32))
-        self.head = nn.Linear(32, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = ((x - self.mean) / self.scale).float()[:, [2, 1, 0]]
-        x = self.patches(x).flatten(2).transpose(1, 2) + self.position
-        scores = (self.query(x) @ x.transpose(1, 2)).masked_fill(self.mask, -1e4)
-        return self.head((scores.softmax(-1) @ x * self.factor).mean(1))
-
-
-class Vectors(nn.Module):
-    """Vectors of maps that more than linear layers read, and maps of several positions made vectors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(*conv_norm(3, 32, 3, 2), nn.ReLU(), nn.Conv2d(32, 16, 3, 2, 1))
-        self.slopes, self.gate, self.sum = nn.PReLU(16), nn.Linear(16, 16), nn.Linear(16, 16)
-        self.wide, self.spread = nn.Conv2d(16, 24, 3, 2, 1), nn.Linear(24 * 16, 32)
-        self.norm, self.head = nn.LayerNorm(64), nn.Linear(64, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        v = self.slopes(x.mean((2, 3)))
-        v = F.relu(self.sum(v)) + torch.sigmoid(self.gate(v)) * v
-        spread = self.spread(F.hardswish(self.wide(x).flatten(1)))
-        return self.head(self.norm(torch.cat([F.normalize(v), x.amax((2, 3)), spread], 1)))
-
-
-class Perceptron(nn.Module):
-    """Layers on vectors alone, normalised, with slopes after one that has no product to be part of."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(3 * 32 * 32, 32), nn.BatchNorm1d(32), nn.PReLU(32), nn.Linear(32, 32), nn.PReLU(32),
-            nn.Linear(32, CLASSES),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
-class Pooled(nn.Module):
-    """Attention by a query that was learnt: its token is the only one, before layers that others read, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches, self.query = nn.Conv2d(3, 32, 8, 8), nn.Parameter(torch.zeros(1, 1, 32))
-        self.attend = nn.MultiheadAttention(32, 4, batch_first=True)
-        self.norm, self.hidden, self.slope = nn.LayerNorm(32), nn.Linear(32, 64), nn.PReLU()
-        self.out, self.tokens, self.head = nn.Linear(64, 32), nn.Linear(32, 32), nn.Linear(32, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.patches(x).flatten(2).transpose(1, 2)
-        x = x + self.slope(self.tokens(x))
-        y = self.attend(self.query.expand(len(x), -1, -1), x, x, need_weights=False)[0]
-        y = y + self.out(F.gelu(self.hidden(self.norm(y))))
-        return self.head(y).squeeze(1)
-
-
-MODELS = {
-    "awkward": Awkward,
-    "fixed": Fixed,
-    "vectors": Vectors,
-    "perceptron": Perceptron,
-    "pooled": Pooled,
-    "shufflenetv2": ShuffleNet,
-    "resnet": ResNet,
-    "resnet_projection": lambda: ResNet(projection=True),
-    "mobilenetv2": MobileNetV2,
-    "squeeze_excite": lambda: MobileNetV2(gated=True),
-    "densenet": DenseNet,
-    "unet": UNet,
-    "vision_transformer": VisionTransformer,
-    "shuffled": Shuffled,
-}
 
 
 class DigitsNet(nn.Module):
