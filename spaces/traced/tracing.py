@@ -55,7 +55,8 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
 
 
 def _trace(module: nn.Module, shape: tuple[int, ...]) -> Traced:
-    for name, tensor in module.named_parameters():
+    half = [(name, tensor) for name, tensor in module.named_buffers() if tensor.dtype == torch.bfloat16]
+    for name, tensor in [*module.named_parameters(), *half]:
         if tensor.dtype != torch.float32:
             raise InvalidSpaceError(
                 f"a model must be in float32, and its {name} is {tensor.dtype}: call .float() on it"

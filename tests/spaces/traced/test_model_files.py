@@ -35,6 +35,17 @@ class Plain(nn.Module):
         return {"dict": {"logits": y}, "tuple": (y,), "pair": (y, y)}.get(self.returns, y)
 
 
+class Brief(Plain):
+    """With a buffer of a type that files of ONNX are not written of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(3, 1, 1, dtype=torch.bfloat16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - self.mean)
+
+
 class Counting(Plain):
     """Counts how often it ran."""
 
@@ -90,6 +101,7 @@ def test_one_tensor_may_come_in_a_container(returns: str) -> None:
     [
         (Plain("pair"), "must return one tensor, not 2"),
         (Plain().half(), r"in float32, and its first.0.weight is torch.float16: call .float\(\)"),
+        (Brief(), r"in float32, and its mean is torch.bfloat16: call .float\(\)"),
         (Counting(), "changes its runs when it runs"),
         (TwoInputs(), "must read one tensor of images"),
     ],
