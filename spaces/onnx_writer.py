@@ -128,10 +128,23 @@ class Writer:
         return result
 
     def _quantized_weight(self, operator: Operator, integers: NDArray[np.int32], scale: NDArray[np.float32]) -> str:
+        """Weights in integers as the floats that they stand for.
+
+        Where an operator reads floats, they meet no DequantizeLinear, which runtimes keep for integer kernels and would
+        compute at every inference, but operations that they compute once, when they load the file.
+        """
         name, stored = operator.name, 8 if self.whole_bytes else stored_bits(operator.weight_bits)
-        scale_name = self.constant(name, "weight_scale", scale)
         turned = operator.kind == "deconv" and operator.groups == 1
         integers = integers.swapaxes(0, 1) if turned else integers
+        if operator.in_bits > 8:
+            weight = self._typed(name, "weight", _SIGNED[stored], integers)
+            floats = self.node(name, "Cast", [weight], step="widen", to=TensorProto.FLOAT)
+            along = [1] * integers.ndim
+            along[int(turned)] = -1
+            scale_name = self.constant(name, "weight_scale", scale.reshape(along))
+            weight = self.node(name, "Mul", [floats, scale_name], step="weight_scaled")
+            return self._exchanged(operator, weight) if operator.kind == "deconv" and not turned else weight
+        scale_name = self.constant(name, "weight_scale", scale)
         shifted = operator.weight_bits == 8 and not operator.depthwise and self.weights_8bit == "uint8"
         if shifted:
             weight = self._typed(name, "weight", TensorProto.UINT8, integers + 128)

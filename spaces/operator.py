@@ -240,10 +240,11 @@ class Operator:
     def weight_bytes(self) -> int:
         """Bytes that the exported file spends on this operator's constants.
 
-        Weights in the narrowest ONNX type that holds them; when they are quantised, a 4-byte scale and a 1-byte zero
-        point per output channel; a 4-byte bias per output channel (batch normalisation is folded), with its 4-byte
-        scale where it is an integer. A normalisation without a product before it has four 4-byte constants per channel,
-        and slopes take 4 bytes each, as what calls have learnt; their other constants are stored in their own types.
+        Weights in the narrowest ONNX type that holds them; when they are quantised, a 4-byte scale per output channel,
+        and a 1-byte zero point where integers are read; a 4-byte bias per output channel (batch normalisation is
+        folded), with its 4-byte scale where it is an integer. A normalisation without a product before it has four
+        4-byte constants per channel, and slopes take 4 bytes each, as what calls have learnt; their other constants are
+        stored in their own types.
         Weights that are shared are a 4-byte table and indices of 2, 4 or 8 bits, and a 4-byte factor per output channel
         where a normalisation follows them: folding it would give each channel values of its own.
         Weights that are zero are stored, too. Scales of activations (5 bytes per tensor), shapes and the matrices of
@@ -258,7 +259,8 @@ class Operator:
             size += 4 * self.out_channels * (self.affine == "norm")
         else:
             size += -(-self.weights * stored_bits(self.weight_bits) // 8)
-        size += 5 * self.out_channels * (self.weight_bits < 32)
+        if self.weight_bits < 32:
+            size += self.out_channels * (5 if self.in_bits <= 8 else 4)
         if self.affine != "none":
             size += self.out_channels * (8 if self.integer else 4)
         return size

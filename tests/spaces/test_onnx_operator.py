@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,13 @@ def test_a_float_convolution_is_one() -> None:
 
 def test_an_integer_convolution_reads_and_writes_integers_and_nothing_is_converted() -> None:
     assert kernels(INTEGER) == ["QLinearConv"]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("change", [{}, {"groups": 8}, {"kind": "deconv", "in_size": (8, 8)}])
+def test_weights_in_integers_are_floats_once_a_file_is_loaded_where_floats_are_read(bits: int, change: Any) -> None:
+    plain = replace(FLOAT, **change)
+    assert kernels(replace(plain, weight_bits=bits)) == kernels(plain)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)])

@@ -48,8 +48,8 @@ def test_stored_bits(bits: int, stored: int) -> None:
     [
         (32, 32, 32, "none", 4 * 192),
         (32, 32, 32, "norm", 4 * 192 + 4 * 24),  # a folded normalisation is a float bias
-        (8, 32, 32, "norm", 192 + 5 * 24 + 4 * 24),  # scale and zero point per channel, float bias
-        (8, 8, 8, "norm", 192 + 5 * 24 + 8 * 24),  # integer bias with its scale
+        (8, 32, 32, "norm", 192 + 4 * 24 + 4 * 24),  # a scale per channel, float bias
+        (8, 8, 8, "norm", 192 + 5 * 24 + 8 * 24),  # a zero point beside it, integer bias with its scale
         (7, 8, 8, "norm", 192 + 5 * 24 + 8 * 24),  # stored as 8 bits
         (4, 8, 8, "norm", 96 + 5 * 24 + 8 * 24),
         (4, 4, 4, "none", 96 + 5 * 24),
@@ -63,7 +63,7 @@ def test_weight_bytes(weight_bits: int, in_bits: int, out_bits: int, affine: Aff
 
 
 def test_an_odd_number_of_4_bit_weights_is_rounded_up_to_a_byte() -> None:
-    assert Operator("conv", 3, 3, kernel=3, weight_bits=4).weight_bytes == 41 + 15  # 81 half bytes
+    assert Operator("conv", 3, 3, kernel=3, weight_bits=4).weight_bytes == 41 + 12  # 81 half bytes
 
 
 def test_operators_without_weights_store_nothing() -> None:
