@@ -37,7 +37,7 @@ def role(operator: Operator) -> str:
 
 
 def family(operator: Operator) -> Family:
-    """Role, arithmetic, and stored form of the weights: what decides the kernel.
+    """Role, arithmetic, and form of the weights when it runs: what decides the kernel.
 
     Calls of different operations are different families: ``("call layer_norm", "float", "no weights")``.
     """
@@ -47,7 +47,7 @@ def family(operator: Operator) -> Family:
             arithmetic += "<" * (operator.in_bits <= 8) + ">" * (operator.out_bits <= 8)
         names = f" {', '.join(parse_call(operator.call).names)}" if operator.kind == "call" else ""
         return role(operator) + names, arithmetic, "no weights"
-    if operator.weight_bits > 8:
+    if operator.weight_bits > 8 or operator.in_bits > 8:  # where floats are read, weights are floats when it runs
         return role(operator), arithmetic, "float weights"
     wide = operator.integer and operator.weight_bits == 8 and not operator.depthwise
     return role(operator), arithmetic, "8-bit weights" if wide else "integer weights"

@@ -6,7 +6,8 @@ back; kernels take workspaces for unfolded patches. So the peak of a network is
 
 - the largest sum, over its operators, of the bytes that are alive while one runs: read, written, held, and copies,
 - and the largest workspace, which lies beside the block that later runs keep for all tensors together,
-- and a share of all emulated weights: many of them are turned into floats before the first layer runs,
+- and a share of all emulated weights: many of them are turned into floats before the first layer runs (where floats
+  are read, this is done once, when a file is loaded, and takes no memory of an inference),
 - and a constant.
 
 Each amount has a coefficient that networks measured on the device decide. That is what a maximum over slots can hold;
@@ -32,7 +33,6 @@ ALIVE = (
     "float weights", "gated",
 )  # fmt: skip
 WORKSPACE = ("float patches", "integer sums", "integer patches")
-EARLY = ("weights that meet integers", "weights that meet floats")
 MIN_NETWORKS = 20
 """Measured networks to learn coefficients from."""
 SEGMENT = 2**16
@@ -51,7 +51,7 @@ class Amounts:
     Attributes:
         alive: While the operator runs, by `ALIVE`, shape (n, 8).
         workspace: Of its kernel, by `WORKSPACE`, shape (n, 3).
-        early: Of its weights as floats where they are emulated, by `EARLY`, shape (n, 2).
+        early: Of its weights as floats where they are emulated, shape (n,).
     """
 
     alive: Floats
@@ -82,7 +82,8 @@ def amounts(operators: Sequence[Operator]) -> Amounts:
     values_out = cout * positions
     computes_floats = (~integer & ~quantize) | scale
     spatial = conv & (in_height * in_width > 1)
-    emulated, blocked = weighted & ~integer & (w_bits <= 8), spatial & ~integer & (w_bits > 8)
+    emulated = weighted & ~integer & (w_bits <= 8) & low_in
+    blocked = spatial & ~integer & ~emulated
     patch = taps * cin // groups * positions
     scattered = taps * (cout // groups) * in_height * in_width
     alive = (
@@ -103,8 +104,7 @@ def amounts(operators: Sequence[Operator]) -> Amounts:
         4 * values_out * (spatial & integer),
         np.where(depthwise, 8 * taps * positions, patch * (taps > 1)) * (spatial & integer),
     )
-    early = (alive[6] * low_in, alive[6] * ~low_in)
-    return Amounts(np.column_stack(alive), np.column_stack(workspace), np.column_stack(early))
+    return Amounts(np.column_stack(alive), np.column_stack(workspace), alive[6])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,15 @@ class MemoryModel:
 
     Attributes:
         held: Of the bytes held for later operators, which are alive too.
-        alive, workspace, early: In the order of `ALIVE`, `WORKSPACE` and `EARLY`.
+        alive, workspace: In the order of `ALIVE` and `WORKSPACE`.
+        early: Of all emulated weights as floats.
         constant: Bytes of every network.
     """
 
     held: float
     alive: tuple[float, ...]
     workspace: tuple[float, ...]
-    early: tuple[float, ...]
+    early: float
     constant: float
 
     @classmethod
@@ -139,11 +140,11 @@ class MemoryModel:
         alive = np.column_stack([[o.held_bytes for o in flat], own.alive])
         ends = [0, *accumulate(len(operators) for operators in networks)]
         parts = [slice(*pair) for pair in pairwise(ends)]
-        early = np.array([own.early[part].sum(axis=0) for part in parts])
+        early = [own.early[part].sum() for part in parts]
         bytes_ = np.array(measured, dtype=np.float64)
         fixed = np.column_stack([early, np.full(len(bytes_), np.median(bytes_))])
         n_alive, n_workspace = alive.shape[1], own.workspace.shape[1]
-        guess = np.concatenate([np.ones(n_alive + n_workspace), np.full(early.shape[1], NOT_EARLY), [0.0]])
+        guess = np.concatenate([np.ones(n_alive + n_workspace), [NOT_EARLY, 0.0]])
         theta, best, least = guess, guess, np.inf
         for _ in range(TURNS):
             largest = _largest(alive, parts, theta[:n_alive])
@@ -158,13 +159,13 @@ class MemoryModel:
             target = np.concatenate([np.ones(len(bytes_)), pull @ guess])
             found, _ = nnls(np.concatenate([relative, pull]), target)
             theta = 0.6 * theta + 0.4 * found
-        rest = best[n_alive + n_workspace :]
+        early_share, constant = best[n_alive + n_workspace :]
         return cls(
             held=float(best[0]),
             alive=tuple(map(float, best[1:n_alive])),
             workspace=tuple(map(float, best[n_alive : n_alive + n_workspace])),
-            early=tuple(map(float, rest[:-1])),
-            constant=float(rest[-1] * np.median(bytes_)),
+            early=float(early_share),
+            constant=float(constant * np.median(bytes_)),
         )
 
     @property
@@ -178,7 +179,7 @@ class MemoryModel:
 
     def sums(self, own: Amounts) -> Floats:
         """What each operator adds to a network's peak whichever operator runs, shape (n,)."""
-        return np.asarray(own.early @ np.array(self.early))
+        return own.early * self.early
 
     def of_networks(self, networks: Iterable[Sequence[Operator]]) -> Floats:
         """Bytes of whole networks, whose operators say what they hold, shape (n,)."""

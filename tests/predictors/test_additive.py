@@ -116,9 +116,12 @@ def test_the_stated_error_of_operators_is_on_the_safe_side(
 
 
 def test_the_stated_error_of_operators_is_seldom_more_than_all_of_them(networks: Networks, unseen: Networks) -> None:
-    model = AdditiveModel.fit(networks, noisy(true_ms(networks).tolist(), NOISE, seed=0))
     operators, truth = operators_of(unseen)
-    assert (model.std_of_operators(operators) > truth).mean() < 0.35
+    shares = []
+    for seed in range(5):  # it depends on the noise: one in five has more than half
+        model = AdditiveModel.fit(networks, noisy(true_ms(networks).tolist(), NOISE, seed))
+        shares.append((model.std_of_operators(operators) > truth).mean())
+    assert np.median(shares) < 0.35
 
 
 def test_more_networks_lower_the_error(networks: Networks, unseen: Networks) -> None:
