@@ -133,19 +133,30 @@ class Writer:
         Where an operator reads floats, they meet no DequantizeLinear, which runtimes keep for integer kernels and would
         compute at every inference, but operations that they compute once, when they load the file.
         """
-        name, stored = operator.name, 8 if self.whole_bytes else stored_bits(operator.weight_bits)
+        stored = 8 if self.whole_bytes else stored_bits(operator.weight_bits)
         turned = operator.kind == "deconv" and operator.groups == 1
         integers = integers.swapaxes(0, 1) if turned else integers
-        if operator.in_bits > 8:
-            weight = self._typed(name, "weight", _SIGNED[stored], integers)
-            floats = self.node(name, "Cast", [weight], step="widen", to=TensorProto.FLOAT)
-            along = [1] * integers.ndim
-            along[int(turned)] = -1
-            scale_name = self.constant(name, "weight_scale", scale.reshape(along))
-            weight = self.node(name, "Mul", [floats, scale_name], step="weight_scaled")
-            return self._exchanged(operator, weight) if operator.kind == "deconv" and not turned else weight
+        weight = (self._widened_once if operator.in_bits > 8 else self._dequantized)(
+            operator, integers, scale, stored, int(turned)
+        )
+        return self._exchanged(operator, weight) if operator.kind == "deconv" and not turned else weight
+
+    def _widened_once(
+        self, o: Operator, integers: NDArray[np.int32], scale: NDArray[np.float32], stored: int, axis: int
+    ) -> str:
+        weight = self._typed(o.name, "weight", _SIGNED[stored], integers)
+        floats = self.node(o.name, "Cast", [weight], step="widen", to=TensorProto.FLOAT)
+        along = [1] * integers.ndim
+        along[axis] = -1
+        scale_name = self.constant(o.name, "weight_scale", scale.reshape(along))
+        return self.node(o.name, "Mul", [floats, scale_name], step="weight_scaled")
+
+    def _dequantized(
+        self, o: Operator, integers: NDArray[np.int32], scale: NDArray[np.float32], stored: int, axis: int
+    ) -> str:
+        name = o.name
         scale_name = self.constant(name, "weight_scale", scale)
-        shifted = operator.weight_bits == 8 and not operator.depthwise and self.weights_8bit == "uint8"
+        shifted = o.weight_bits == 8 and not o.depthwise and self.weights_8bit == "uint8"
         if shifted:
             weight = self._typed(name, "weight", TensorProto.UINT8, integers + 128)
         else:
@@ -155,9 +166,7 @@ class Writer:
         zero = self.constant(
             name, "weight_zero", np.full(len(scale), 128 if shifted else 0, np.uint8 if shifted else np.int8)
         )
-        tensors = [weight, scale_name, zero]
-        weight = self.node(name, "DequantizeLinear", tensors, step="dequantize_weight", axis=int(turned))
-        return self._exchanged(operator, weight) if operator.kind == "deconv" and not turned else weight
+        return self.node(name, "DequantizeLinear", [weight, scale_name, zero], step="dequantize_weight", axis=axis)
 
     def _shared_weight(self, o: Operator, weight: NDArray[np.float32], factor: NDArray[np.float32]) -> str:
         """Float weights as a table and indices into it, of which runtimes make floats when they load the file.

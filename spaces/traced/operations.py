@@ -10,6 +10,8 @@ ACTIVATIONS = {
     "aten.silu.default": "silu",
     "aten.tanh.default": "tanh",
 }
+VIEWS = frozenset({"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"})
+"""Operations that give the values that they read, in this order, in another shape."""
 SAME = frozenset(
     f"aten.{name}.default" for name in ("clone", "alias", "contiguous", "detach", "lift_fresh_copy", "dropout")
 )

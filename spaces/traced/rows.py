@@ -12,8 +12,7 @@ from typing import Any
 
 from hwnas.spaces.traced.expressions import Expression, applied
 from hwnas.spaces.traced.graph import Node
-
-_VIEWS = frozenset({"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"})
+from hwnas.spaces.traced.operations import VIEWS
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Rows:
         value: Any = node
         for move in self.moves:
             _, *rest = move.args
-            if move.target in _VIEWS:
+            if move.target in VIEWS:
                 rest = [(*rest[0][:-1], node.channels)]
             value = applied(move.target, value, *rest)
         assert isinstance(value, Expression)
@@ -52,7 +51,7 @@ def rows_of(value: Any) -> Rows | None:
     for move in moves:
         if not _keeps_rows(move, dimensions, value.channels):
             return None
-        dimensions = len(move.args[1]) if move.target in _VIEWS else dimensions
+        dimensions = len(move.args[1]) if move.target in VIEWS else dimensions
     return Rows(value, tuple(moves))
 
 
@@ -61,7 +60,7 @@ def _keeps_rows(move: Expression, dimensions: int, features: int) -> bool:
     if move.kwargs:
         return False
     match move.target, move.args[1:]:
-        case target, (sizes,) if target in _VIEWS:
+        case target, (sizes,) if target in VIEWS:
             return bool(sizes[-1:] == (features,))
         case "aten.transpose.int", (int(a), int(b)):
             return dimensions - 1 not in (a % dimensions, b % dimensions)

@@ -11,6 +11,7 @@ from hwnas.spaces.traced.arguments import arguments, one
 from hwnas.spaces.traced.aten import Reader, Value
 from hwnas.spaces.traced.expressions import Batch, applied
 from hwnas.spaces.traced.graph import Node
+from hwnas.spaces.traced.operations import VIEWS
 
 _CONSTANT_PAD = torch.ops.aten.constant_pad_nd.default
 
@@ -144,8 +145,7 @@ def _shuffle(reader: Reader, step: fx.Node, x: fx.Node) -> Node | None:
     if not swapped or not isinstance(apart, fx.Node):
         return None
     source = apart.args[0]
-    names = ("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default")
-    if str(apart.target) not in names or not reader.is_map(source, (3,)) or not reader.is_map(step, (3,)):
+    if str(apart.target) not in VIEWS or not reader.is_map(source, (3,)) or not reader.is_map(step, (3,)):
         return None
     assert isinstance(source, fx.Node)
     given = tuple(apart.meta["val"].shape[1:])
