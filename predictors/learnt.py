@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from statistics import median
 
-from hwnas.latency_tables.device import Device
+from hwnas.latency_tables.device import Device, devices_folder
 from hwnas.latency_tables.table import LEAST_TIMED_MS, NetworkRow, Role
 from hwnas.predictors.additive import MIN_NETWORKS, AdditiveModel, Observed
 from hwnas.predictors.combined import restore
@@ -16,6 +16,7 @@ from hwnas.predictors.memory import MIN_NETWORKS as MIN_WEIGHED
 from hwnas.predictors.memory import MemoryModel
 from hwnas.predictors.operator_costs import Computed, OperatorCosts
 from hwnas.spaces.catalog import space_from_spec
+from hwnas.spaces.errors import HwnasError, InvalidFileError
 from hwnas.spaces.operator import Operator
 
 
@@ -79,11 +80,22 @@ def networks_with_energy(device: Device, role: Role) -> list[NetworkRow]:
 
 
 def memory_model(device: Device) -> MemoryModel | None:
-    """Bytes at the peak, from the networks to learn from; None where the runtime told of too few what it allocates."""
+    """Bytes at the peak, from the networks to learn from; None where the runtime told of too few what it allocates.
+
+    Raises:
+        InvalidFileError: Spaces of the networks are made in another way than when these were measured.
+    """
     networks = networks_with_memory(device, "fit")
     if len(networks) < MIN_WEIGHED:
         return None
-    return MemoryModel.fit(operators_with_held(networks), [n.peak_memory_bytes or 0 for n in networks])
+    try:
+        operators = operators_with_held(networks)
+    except HwnasError as error:
+        raise InvalidFileError(
+            f"device {device.name} has networks of a space that this version of hwnas makes in another way ({error}); "
+            f"remove its folder, usually in {devices_folder()}, and register it anew"
+        ) from error
+    return MemoryModel.fit(operators, [n.peak_memory_bytes or 0 for n in networks])
 
 
 def networks_with_memory(device: Device, role: Role) -> list[NetworkRow]:

@@ -16,6 +16,7 @@ from hwnas.predictors.learnt import memory_model, operators_with_held
 from hwnas.predictors.memory import ALIVE, MIN_NETWORKS, SEGMENT, WORKSPACE, MemoryModel, amounts
 from hwnas.predictors.registration import check_memory
 from hwnas.spaces import Operator, Space
+from hwnas.spaces.errors import InvalidFileError
 from hwnas.spaces.variation import sample_coherent
 from tests.every_kind import OPERATORS
 
@@ -192,6 +193,15 @@ def test_too_few_networks_leave_it_to_lifetimes() -> None:
     assert CostModel(space, few)(rows)["peak_memory_bytes"].tolist() == lifetimes
     enough = told(space, synthetic_device(space, 60), MIN_NETWORKS)
     assert memory_model(enough) is not None
+
+
+def test_networks_of_a_space_that_is_made_otherwise_now_are_named() -> None:
+    device = told(digits_space(()), synthetic_device(digits_space(()), 60), 60)
+    first, *others = device.table.networks
+    changed = replace(first, candidate='{"gone": 1}')
+    device = replace(device, table=replace(device.table, networks=(changed, *others)))
+    with pytest.raises(InvalidFileError, match=r"device synthetic has networks of a space.*register it anew"):
+        memory_model(device)
 
 
 def test_what_onnx_runtime_allocates_is_predicted() -> None:
